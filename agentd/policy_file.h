@@ -1,0 +1,35 @@
+// Policy files: TOML in, the kernel's canonical form out. The grammar is in policies/README.md.
+//
+//   CG_TRY(CompiledPolicy p, load_policy("policies/examples/quickstart.toml", context));
+//
+// Errors name file, line, column and the cure; unknown keys are errors.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernel/policy.h"
+#include "kernel/result.h"
+
+namespace certgate::agentd {
+
+// What "@workspace" and "~" stand for in patterns.
+struct PolicyContext {
+  std::string workspace;   // absolute
+  std::string home;        // absolute, inside the sandbox
+};
+
+struct CompiledPolicy {
+  kernel::Policy policy;
+  // What `run` needs beyond the kernel's form:
+  std::vector<std::string> read_only;                       // further host paths to show inside
+  std::vector<std::string> env_pass;                        // names of variables handed through
+  std::vector<std::pair<std::string, std::string>> env_set; // variables set by policy
+};
+
+Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context);
+// `--policy FILE|NAME`: a path (contains '/' or ends in .toml) or a name looked up in the catalogue
+// ("quickstart", "codex") beside the binary, in the source tree, and in the installed directory.
+Result<std::string> find_policy(const std::string& file_or_name);
+
+}  // namespace certgate::agentd

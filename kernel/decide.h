@@ -1,0 +1,80 @@
+// decide: (policy, token, state, call, now) -> certificate or refusal. Pure.
+//
+//   Decider decider(policy, token);
+//   Verdict v = decider.decide(state, call, now);
+//   if (auto* cert = std::get_if<Certificate>(&v)) { record(*cert); perform(std::move(*cert)); }
+//
+// No I/O, no clock, no threads, no globals: the same input gives the same bytes of output.
+// The label rules (design §7):
+//   read     judged under the sandbox's label P; then P := P ⊔ object
+//   write    judged under P; the file's label becomes object ⊔ P (reported as object_label)
+//   exec     judged under P ⊔ object (object = join of all images' labels); then P := that
+//   connect  judged under P; then P := P ⊔ origin of the peer. An `inside` peer adds nothing and
+//            needs no rule. UDP connect sends nothing: judged like TCP only when `via` could be used,
+//            otherwise performed without joining (it cannot leave the sandbox).
+// A raise (P grows) is a transaction: a held writable file whose rule does not accept the new label
+// refuses the call (HELD_WRITABLE); held connections whose rule does not accept it are listed in
+// Certificate::shut and must be shut down before the call is answered.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernel/call.h"
+#include "kernel/certificate.h"
+#include "kernel/label.h"
+#include "kernel/policy.h"
+#include "kernel/token.h"
+
+namespace certgate::kernel {
+
+struct Instant {
+  int64_t wall_ns = 0;      // CLOCK_REALTIME
+  int64_t run_ns = 0;       // CLOCK_BOOTTIME since the run started
+};
+
+struct Held {
+  enum class Kind : uint8_t { kWritableFile, kConnection } kind = Kind::kWritableFile;
+  uint32_t rule = 0;        // the rule that allowed it
+  std::string object;       // path or host:port, for the refusal
+};
+
+// What the run has accumulated. Owned by the supervisor (under its session lock).
+struct State {
+  Label label;                        // of the sandbox
+  std::vector<uint64_t> used;         // calls per rule, parallel to Policy::rules
+  uint64_t used_total = 0;
+  std::vector<Held> held;             // live handles, index = what Certificate::shut names
+};
+
+struct Call {
+  Effects effect;
+  Label object;             // label of the file(s); for connect unused
+};
+
+using Verdict = std::variant<Certificate, Refusal>;
+
+class Decider {
+ public:
+  // `policy` must outlive the Decider. The token must already be verified.
+  Decider(const Policy& policy, Token token);
+
+  Verdict decide(const State& state, const Call& call, const Instant& now) const;
+
+  // A call that is never performed, whatever the policy says (a form we refuse by construction).
+  Refusal constraint(const State& state, std::string why) const;
+
+  const Policy& policy() const { return policy_; }
+  const Token& token() const { return token_; }
+
+ private:
+  const Policy& policy_;
+  Token token_;
+};
+
+// Applies an allowed call to the state: label, counters. (Held handles are the supervisor's to keep.)
+void apply(State& state, const Certificate& certificate);
+
+}  // namespace certgate::kernel

@@ -1,0 +1,114 @@
+// Policy, in the canonical form the kernel loads: no TOML, no sets, no globs beyond PathPattern.
+//
+// agentd's compiler turns a TOML file into this; `canonical()` is its deterministic CBOR, and the
+// SHA-256 of that is the policy digest every record names. Rules are tried in this order:
+//   1. a forbid rule that matches the object  -> FORBIDDEN, whatever else matches
+//   2. the first allow rule that matches the object and accepts the label -> allowed by it
+//   3. some allow rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
+//      (the refusal names the first of them, and the first origin that it does not accept)
+//   4. nothing matched -> SCOPE_MISSING
+//
+// Path patterns (absolute, resolved paths inside the sandbox):
+//   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
+//   /a/*.c          '*' and '?' stay within one component      **  as a whole component only
+// Argv patterns: one pattern per argument; "*" inside an argument matches any bytes of it;
+//   a last element "**" matches any number of further arguments (also none).
+// Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernel/call.h"
+#include "kernel/label.h"
+#include "kernel/result.h"
+
+namespace certgate::kernel {
+
+inline constexpr size_t kMaxRules = 20000;
+inline constexpr size_t kMaxPatternBytes = 4096;
+
+enum class Effect : uint8_t { kForbid, kAllow };
+// When the record must be safe before the effect: `ordered` = the append returned (survives the
+// death of our processes), `strict` = fdatasync returned (survives power loss).
+enum class Durability : uint8_t { kOrdered, kStrict };
+
+class PathPattern {
+ public:
+  static Result<PathPattern> parse(std::string_view text);
+  bool matches(std::string_view path) const;
+  const std::string& text() const { return text_; }
+
+ private:
+  enum class Shape : uint8_t { kExact, kSubtree, kGlob };
+  std::string text_;
+  Shape shape_ = Shape::kExact;
+};
+
+// Matches a list of arguments (see above). Empty list of patterns = any argv.
+bool argv_matches(const std::vector<std::string>& patterns, const std::vector<std::string>& argv);
+
+struct HostPattern {
+  static Result<HostPattern> parse(std::string_view text);
+  // `host` is a lower-case name or an address as text; `address` the 16-byte form.
+  bool matches(const ConnectEffect& effect) const;
+  bool could_match_name(std::string_view name) const;  // for the resolver
+  std::string text;
+  bool subdomains = false;                 // "*.a.test"
+  bool is_address = false;
+  std::array<uint8_t, 16> address{};
+  uint8_t prefix_bits = 0;                 // of 128
+};
+
+struct EndpointPattern {
+  HostPattern host;
+  uint16_t port_first = 0, port_last = 65535;
+  // Where the supervisor really connects (host side), instead of the asked address: "127.0.0.1:80".
+  std::optional<std::string> via;
+};
+
+struct Rule {
+  std::string id;                          // unique in the policy
+  std::string why;                         // one sentence, shown in refusals and explanations
+  Effect effect = Effect::kAllow;
+  std::vector<Verb> verbs;                 // exec | read | write | connect
+  std::vector<PathPattern> paths;          // exec, read, write
+  std::vector<std::vector<std::string>> argvs;  // exec: any of these, empty = any argv
+  std::vector<EndpointPattern> endpoints;  // connect (tcp, udp)
+  std::vector<PathPattern> sockets;        // connect (unix outside the sandbox)
+  AcceptSet accept;                        // origins this scope accepts; unused for forbid
+  std::optional<Origin> origin;            // connect: what the peer's bytes are, else web:<host>
+  std::optional<uint64_t> ttl_ns;          // valid this long from the start of the run
+  std::optional<uint64_t> budget;          // calls per run
+  Durability durability = Durability::kOrdered;
+  std::string source;                      // "file:line" it came from; not part of the digest
+};
+
+// Origin of files without a label of their own. The longest matching pattern wins.
+struct Zone {
+  std::string name;
+  PathPattern pattern;
+  Origin origin;
+};
+
+struct Policy {
+  std::string name;
+  std::vector<Zone> zones;
+  std::vector<Rule> rules;
+
+  // Deterministic CBOR of everything that decides (not `source`).
+  std::vector<uint8_t> canonical() const;
+  Digest digest() const;
+  // The origin of an unlabelled file at `path`: its zone's, else `unknown`.
+  Label zone_label(std::string_view path) const;
+  const Rule* find(std::string_view id) const;
+};
+
+// Refuses what must never be loaded: duplicate or empty ids, allow rules without a matching
+// pattern for each of their verbs, too many rules. The compiler calls it; so does the supervisor.
+Status validate(const Policy& policy);
+
+}  // namespace certgate::kernel

@@ -1,0 +1,87 @@
+// Record: one leaf of the log. Deterministic CBOR, integer keys ascending, empty fields left out.
+//
+//   key field      type   meaning
+//   1   kind       uint   RecordKind
+//   2   run        text   run id of the agent (8 characters)
+//   3   seq        uint   per-run sequence number from 1, without gaps
+//   4   wall_ns    int    CLOCK_REALTIME
+//   5   boot_ns    int    CLOCK_BOOTTIME
+//   6   pid        uint   pid on the host
+//   7   call       text   system call name ("openat", "execve", …); empty for run events
+//   8   verb       uint   Verb + 1
+//   9   object     bytes  resolved path, host:port, or for start the command line
+//   10  asked      bytes  as the agent wrote it, when different from object
+//   11  rule       text   rule id(s), joined by '+'
+//   12  reason     text   refusal: reason code
+//   13  token      text   token id
+//   14  origins    text   label that was judged, canonical text
+//   15  raised     text   sandbox label after the call, when it rose
+//   16  culprit    text   refusal: the origin that broke it
+//   17  argument   text   refusal: which part carried it
+//   18  why        text   refusal: the rule's sentence
+//   19  digest     bytes  32: action digest (certificate) or policy digest (start)
+//   20  ino        uint   inode of the object
+//   21  sha256     bytes  32: content of the executable
+//   22  argv       array of bytes  exec: arguments, at most kMaxRecordArgs, each cut at kMaxRecordArgBytes
+//   23  ref        uint   outcome: seq of the certificate it reports on
+//   24  errno      uint   outcome or refusal: errno the agent saw
+//   25  grade      text   evidence grade: "emulated", "exec-proved", "killed:proof"
+//   26  count      uint   stop/gap: how many (see kind)
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernel/call.h"
+#include "kernel/result.h"
+
+namespace certgate::kernel {
+
+inline constexpr size_t kMaxRecordBytes = 65535;   // tlog-tiles entries are uint16-prefixed
+inline constexpr size_t kMaxRecordArgs = 64;
+inline constexpr size_t kMaxRecordArgBytes = 256;
+inline constexpr size_t kMaxRecordObjectBytes = 8192;
+
+enum class RecordKind : uint8_t {
+  kStart = 1,        // a run began: object = command line, digest = policy digest
+  kCertificate = 2,
+  kRefusal = 3,
+  kOutcome = 4,      // what came of a certificate: errno, grade; ref = its seq
+  kToken = 5,        // a token was made: token id, object = its DSSE envelope
+  kStop = 6,         // a run ended: count = last seq before it, errno = exit status
+  kGap = 7,          // records of a run may be missing: count = bytes that could not be read
+};
+const char* record_kind_text(RecordKind kind);     // "start", "certificate", …
+
+struct Record {
+  RecordKind kind = RecordKind::kRefusal;
+  std::string run;
+  uint64_t seq = 0;
+  int64_t wall_ns = 0;
+  int64_t boot_ns = 0;
+  uint32_t pid = 0;
+  std::string call;
+  uint8_t verb = 0;              // Verb + 1, 0 = none
+  std::string object, asked;
+  std::string rule, reason, token, origins, raised, culprit, argument, why;
+  std::vector<uint8_t> digest;   // empty or 32 bytes
+  uint64_t ino = 0;
+  std::vector<uint8_t> sha256;   // empty or 32 bytes
+  std::vector<std::string> argv;
+  uint64_t ref = 0;
+  uint32_t error = 0;            // errno
+  std::string grade;
+  uint64_t count = 0;
+
+  std::string id() const;        // "<run>-<seq>"
+  bool operator==(const Record&) const = default;
+};
+
+// Appends to `out`. Strings beyond their limit are cut at encoding, never refused: a record must
+// always be possible. Text fields that are not UTF-8 have their bad bytes replaced by '?'.
+void encode_record(const Record& record, std::vector<uint8_t>& out);
+// Strict: unknown keys, wrong order, wrong types, empty fields that should be absent are errors.
+Result<Record> decode_record(const uint8_t* data, size_t size);
+
+}  // namespace certgate::kernel

@@ -1,0 +1,67 @@
+// Launch: namespaces, mounts, pid 1, and the agent's first process, stopped before its first exec.
+//
+//   Spec spec{...};
+//   CG_TRY(Sandbox box, launch(spec));     // everything is built, nothing of the agent has run
+//   ... start threads that serve box.notify ...
+//   CG_CHECK(release(box));                // the agent's first execve now arrives at box.notify
+//   ... read_event(box) ...                // kExited when the agent's first process ended
+//
+// Process tree:   caller ── init (pid 1 inside, reaps, owns the namespaces) ── agent
+// The caller must be single-threaded, and must already be the uid the agent is to have (root drops
+// to it first); launch() makes a user namespace that maps exactly that uid and gid to themselves.
+//
+// State machine of init:  set up → ready(root fd, notify fd) → serving → agent ended → kill all → exit
+// While serving, init answers socket requests (a socket made there belongs to the sandbox's network
+// namespace) and reaps. When its control socket closes, everything inside dies.
+#pragma once
+
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernel/result.h"
+#include "sandbox/fd.h"
+
+namespace certgate::sandbox {
+
+// Where the resolver of the supervisor listens inside; written to the sandbox's /etc/resolv.conf.
+inline constexpr const char* kResolverAddress = "127.0.53.53";
+
+struct Spec {
+  std::string workspace;                 // absolute host path, same path inside, writable
+  std::string home;                      // absolute path inside: an empty tmpfs
+  std::vector<std::string> read_only;    // further absolute host paths, same path inside, read-only
+  std::vector<std::string> argv;         // argv[0] is looked up in PATH as execvp does
+  std::vector<std::string> env;          // "NAME=value"
+  std::string cwd;                       // absolute, inside
+  std::string hostname = "certgate";
+  std::vector<std::pair<int, rlim_t>> limits;   // RLIMIT_* -> hard and soft limit
+  uint64_t tmp_bytes = 1ull << 30;       // size limit of each tmpfs (/tmp, home, /dev/shm)
+};
+
+struct Sandbox {
+  pid_t init = -1;        // host pid of pid 1; child of the caller
+  UniqueFd init_pidfd;
+  UniqueFd notify;        // seccomp listener of the agent and all its descendants
+  UniqueFd root;          // O_PATH directory: the agent's "/"
+  UniqueFd control;       // SOCK_SEQPACKET to init
+};
+
+Result<Sandbox> launch(const Spec& spec);
+
+// Lets the agent's first process run. It execs argv; when that fails, it exits 127 (ENOENT) or 126.
+Status release(const Sandbox& sandbox);
+
+// Asks init for a socket in the sandbox's network namespace (close-on-exec). Thread-safe only if the
+// caller serialises calls: one request is outstanding at a time.
+Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type);
+
+// Reaps init (blocking) after control reported its end; returns the agent's wait status as
+// waitpid(2) gives it. Init sends it over its own pipe, so it survives the death of the namespace.
+Result<int> wait_agent(Sandbox& sandbox);
+
+}  // namespace certgate::sandbox
