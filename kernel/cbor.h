@@ -12,6 +12,13 @@
 
 namespace certgate::kernel {
 
+// Length (1 to 4) of the UTF-8 character at `data`, 0 when there is no valid one (RFC 3629).
+size_t utf8_length(const uint8_t* data, size_t size);
+
+inline constexpr size_t kMaxCborHead = 9;
+// Writes an item head in its shortest form at `at` (room for kMaxCborHead); returns the byte after it.
+uint8_t* put_cbor_head(uint8_t* at, uint8_t major, uint64_t value);
+
 class CborWriter {
  public:
   void unsigned_int(uint64_t value);

@@ -1,4 +1,4 @@
-// The seccomp filter: default-deny, arch checked first, one row per system call.
+// The seccomp filter: default-deny, arch checked first, one row per system call (call_table.h).
 //
 //   CG_TRY(Filter filter, build_filter());
 //   ... in the agent's first process, after no_new_privs:
@@ -6,6 +6,12 @@
 //
 // Classes: allow (kernel decides), trap (forwarded to the supervisor), errno (refused in the
 // kernel), kill (foreign architecture, x32). A call that is in no row gets ENOSYS.
+//
+// Two programs, because one libseccomp filter can say "this argument is one of these" or "it is none
+// of these" but not both without relying on the order of its rules:
+//   program  default ENOSYS; the table, with allow-lists of arguments; holds the listener
+//   guard    default allow; argument values that are refused, and seccomp(2) itself
+// The kernel runs both and takes the strictest answer, and the guard's on a tie (it is the younger).
 #pragma once
 
 #include <linux/filter.h>
@@ -20,15 +26,18 @@ namespace certgate::sandbox {
 
 struct Filter {
   std::vector<sock_filter> program;
+  std::vector<sock_filter> guard;
 };
 
 enum class CallClass : uint8_t { kAllow, kTrap, kErrno, kUnknown };
 // Class of a call whose class does not depend on arguments (kAllow for those with argument tests).
 CallClass call_class(int nr);
 
+// Builds both programs with libseccomp and proves them against the call table with the evaluator.
 Result<Filter> build_filter();
 
-// seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV). Returns the listener or -errno.
+// Installs the program with seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV), then the
+// guard. Returns the listener or -errno; after a failure the caller must exit.
 int install_filter(const Filter& filter);
 
 }  // namespace certgate::sandbox

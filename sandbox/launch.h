@@ -4,11 +4,12 @@
 //   CG_TRY(Sandbox box, launch(spec));     // everything is built, nothing of the agent has run
 //   ... start threads that serve box.notify ...
 //   CG_CHECK(release(box));                // the agent's first execve now arrives at box.notify
-//   ... read_event(box) ...                // kExited when the agent's first process ended
+//   CG_TRY(int status, wait_agent(box));   // blocks until the agent's first process has ended
 //
 // Process tree:   caller ── init (pid 1 inside, reaps, owns the namespaces) ── agent
 // The caller must be single-threaded, and must already be the uid the agent is to have (root drops
 // to it first); launch() makes a user namespace that maps exactly that uid and gid to themselves.
+// The thread that calls launch() must live as long as the sandbox: when it ends, init is killed.
 //
 // State machine of init:  set up → ready(root fd, notify fd) → serving → agent ended → kill all → exit
 // While serving, init answers socket requests (a socket made there belongs to the sandbox's network
@@ -48,10 +49,17 @@ struct Sandbox {
   UniqueFd init_pidfd;
   UniqueFd notify;        // seccomp listener of the agent and all its descendants
   UniqueFd root;          // O_PATH directory: the agent's "/"
-  UniqueFd control;       // SOCK_SEQPACKET to init
+  UniqueFd control;       // SOCK_SEQPACKET to init; closing it kills everything inside
+  UniqueFd gate;          // to the agent's first process, until release()
+  UniqueFd status;        // readable, or at its end, when the agent's first process has ended
 };
 
+// On failure nothing is left behind. The error names the step, the errno and the cure.
 Result<Sandbox> launch(const Spec& spec);
+
+// The same, for `certgate doctor`: says also which step of steps.h failed, when one of them did.
+struct Failure;
+Result<Sandbox> launch(const Spec& spec, Failure& failure);
 
 // Lets the agent's first process run. It execs argv; when that fails, it exits 127 (ENOENT) or 126.
 Status release(const Sandbox& sandbox);
@@ -60,8 +68,9 @@ Status release(const Sandbox& sandbox);
 // caller serialises calls: one request is outstanding at a time.
 Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type);
 
-// Reaps init (blocking) after control reported its end; returns the agent's wait status as
-// waitpid(2) gives it. Init sends it over its own pipe, so it survives the death of the namespace.
+// Blocks until the agent's first process has ended and everything inside is dead, and reaps init;
+// returns the agent's wait status as waitpid(2) gives it. Init sends it over its own pipe, so it
+// survives the death of the namespace. A tracer of tasks inside must go on reaping meanwhile.
 Result<int> wait_agent(Sandbox& sandbox);
 
 }  // namespace certgate::sandbox

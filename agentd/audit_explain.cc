@@ -1,0 +1,133 @@
+// The words of `certgate audit why`.
+#include <cstring>
+#include <ostream>
+
+#include "agentd/audit_view.h"
+#include "agentd/cli/verbs.h"
+
+namespace certgate::agentd {
+namespace {
+
+using cli::escape;
+using kernel::Record;
+using kernel::RecordKind;
+
+std::string errno_text(uint32_t error) {
+  const char* name = ::strerrorname_np(static_cast<int>(error));
+  return std::to_string(error) + (name == nullptr ? "" : std::string(" (") + name + ')');
+}
+
+// "web:page.test" in words.
+std::string origin_text(const std::string& origin) {
+  const size_t colon = origin.find(':');
+  const std::string detail = colon == std::string::npos ? "" : origin.substr(colon + 1);
+  if (origin.starts_with("web:")) return origin + " (bytes from the host " + detail + ')';
+  if (origin.starts_with("file:")) return origin + " (files of the zone " + detail + ')';
+  if (origin.starts_with("agent:")) return origin + " (the agent " + detail + ')';
+  return origin;
+}
+
+std::string argument_text(const std::string& argument) {
+  if (argument == "agent") return "agent (the sandbox's own label: what it had taken in before)";
+  if (argument == "file") return "file (the label of the object itself)";
+  return argument;
+}
+
+std::string step_text(const Record& r) {
+  std::string text = r.id() + " at " + rfc3339(r.wall_ns) + ": " + r.call + ' ' + r.object;
+  if (!r.rule.empty()) text += " (rule " + r.rule + ')';
+  return text;
+}
+
+class Lines {
+ public:
+  explicit Lines(std::ostream& out) : out_(out) {}
+  void add(const char* name, const std::string& untrusted) {
+    if (untrusted.empty()) return;
+    out_ << "  " << name << std::string(std::strlen(name) < 12 ? 12 - std::strlen(name) : 1, ' ')
+         << escape(untrusted) << '\n';
+  }
+
+ private:
+  std::ostream& out_;
+};
+
+std::string verdict_text(const Record& r) {
+  if (r.kind == RecordKind::kCertificate) return "allowed";
+  if (r.kind == RecordKind::kRefusal) return "refused, the agent saw errno " + errno_text(r.error);
+  return record_kind_text(r.kind);
+}
+
+void print_origin(const Explanation& why, Lines& lines) {
+  if (why.origin.empty()) return;
+  lines.add("origin", origin_text(why.origin));
+  lines.add("carried by", argument_text(why.record.argument));
+  if (why.raised_by) {
+    lines.add("came in by", step_text(*why.raised_by));
+    lines.add("", "which raised the sandbox's label to " + why.raised_by->raised);
+  } else if (why.from_start) {
+    lines.add("came in by", "the start of the run: it began with this label");
+  }
+  if (why.wrote) {
+    lines.add("written by", step_text(*why.wrote) + ", agent " + why.wrote->run + " under " + why.wrote->origins);
+  }
+}
+
+void print_text(const Explanation& why, std::ostream& out) {
+  const Record& r = why.record;
+  out << escape(r.id()) << ": " << record_kind_text(r.kind) << '\n';
+  Lines lines(out);
+  lines.add("agent", r.run + (why.command.empty() ? "" : ": " + why.command));
+  lines.add("time", rfc3339(r.wall_ns));
+  lines.add("attempt", r.call.empty() ? r.object : r.call + ' ' + r.object);
+  lines.add("asked as", r.asked);
+  for (size_t i = 0; i < r.argv.size(); ++i) lines.add(("argv[" + std::to_string(i) + ']').c_str(), r.argv[i]);
+  lines.add("verdict", verdict_text(r));
+  lines.add("rule", r.rule + (r.why.empty() ? "" : (r.rule.empty() ? "" : ": ") + r.why));
+  lines.add("reason", r.reason);
+  lines.add("label", r.origins);
+  print_origin(why, lines);
+  if (r.kind == RecordKind::kCertificate) lines.add("raised to", r.raised);
+  if (why.outcome) {
+    const Record& o = *why.outcome;
+    lines.add("outcome", (o.error == 0 ? std::string("done") : "errno " + errno_text(o.error)) +
+                             (o.grade.empty() ? "" : ", " + o.grade) + " (" + o.id() + ')');
+  }
+  lines.add("token", r.token);
+  if (r.kind == RecordKind::kGap) lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
+  lines.add("log", why.index ? "record " + std::to_string(*why.index) + " of the sealed log"
+                             : std::string("not sealed yet"));
+}
+
+JsonObject step_json(const Record& r) {
+  JsonObject step;
+  step.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).text("call", r.call);
+  step.text("object", r.object).text("rule", r.rule).text("origins", r.origins).text("raised", r.raised);
+  return step;
+}
+
+void print_json(const Explanation& why, std::ostream& out) {
+  const Record& r = why.record;
+  uint32_t error = r.error;
+  if (r.kind == RecordKind::kCertificate) error = why.outcome ? why.outcome->error : 0;
+  JsonObject object;
+  object.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).number("seq", r.seq);
+  object.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r.kind)).text("call", r.call);
+  object.text("object", r.object).text("rule", r.rule).text("reason", r.reason).text("token", r.token);
+  object.text("origins", r.origins).number("errno", error).text("command", why.command);
+  object.text("asked", r.asked).list("argv", r.argv).text("why", r.why).text("origin", why.origin);
+  object.text("argument", r.argument).text("raised", r.raised);
+  if (why.raised_by) object.object("came_in_by", step_json(*why.raised_by));
+  if (why.wrote) object.object("written_by", step_json(*why.wrote));
+  if (why.index) object.number("index", *why.index);
+  out << object.str() << '\n';
+}
+
+}  // namespace
+
+void print_explanation(const Explanation& why, Format format, std::ostream& out) {
+  if (format == Format::kJson) return print_json(why, out);
+  print_text(why, out);
+}
+
+}  // namespace certgate::agentd

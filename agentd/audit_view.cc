@@ -1,0 +1,206 @@
+#include "agentd/audit_view.h"
+
+#include <time.h>
+
+#include <cstdio>
+#include <map>
+#include <ostream>
+
+#include "agentd/cli/verbs.h"
+
+namespace certgate::agentd {
+namespace {
+
+using cli::escape;
+using kernel::Record;
+using kernel::RecordKind;
+
+constexpr size_t kMaxCandidates = 8;
+constexpr uint8_t kWriteVerb = static_cast<uint8_t>(kernel::Verb::kWrite) + 1;
+
+std::string quoted(const std::string& untrusted) {
+  std::string out = "\"";
+  for (const char c : escape(untrusted)) {  // after escape() only these two are left to JSON
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + '"';
+}
+
+// errno of the outcome of each certificate, where it is not 0.
+Result<std::map<std::string, uint32_t>> outcome_errors(const LogSnapshot& log) {
+  std::map<std::string, uint32_t> errors;
+  CG_CHECK(log.each([&](const LogEntry& entry) {
+    const Record& r = entry.record;
+    if (r.kind == RecordKind::kOutcome && r.error != 0) errors[r.run + '-' + std::to_string(r.ref)] = r.error;
+    return ok();
+  }));
+  return errors;
+}
+
+JsonObject json_line(const Record& r, uint32_t error) {
+  JsonObject line;
+  line.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).number("seq", r.seq);
+  line.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r.kind)).text("call", r.call);
+  line.text("object", r.object).text("rule", r.rule).text("reason", r.reason).text("token", r.token);
+  line.text("origins", r.origins).number("errno", error);
+  return line;
+}
+
+std::string text_line(const Record& r, uint32_t error) {
+  const std::string verdict = verdict_of(r.kind);
+  std::string line = rfc3339(r.wall_ns) + "  " + r.id() + "  " +
+                     (verdict.empty() ? std::string(record_kind_text(r.kind)) : verdict);
+  auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) line += std::string("  ") + name + escape(value);
+  };
+  add("", r.call);
+  add("", r.object);
+  add("rule=", r.rule);
+  add("reason=", r.reason);
+  add("origins=", r.origins);
+  if (error != 0) line += "  errno=" + std::to_string(error);
+  if (r.kind == RecordKind::kOutcome) line += "  of=" + r.run + '-' + std::to_string(r.ref);
+  return line;
+}
+
+}  // namespace
+
+void JsonObject::key(std::string_view name) {
+  if (!body_.empty()) body_ += ',';
+  body_ += '"';
+  body_ += name;
+  body_ += "\":";
+}
+
+JsonObject& JsonObject::text(std::string_view name, const std::string& untrusted) {
+  key(name);
+  body_ += quoted(untrusted);
+  return *this;
+}
+
+JsonObject& JsonObject::number(std::string_view name, uint64_t value) {
+  key(name);
+  body_ += std::to_string(value);
+  return *this;
+}
+
+JsonObject& JsonObject::list(std::string_view name, const std::vector<std::string>& untrusted) {
+  key(name);
+  body_ += '[';
+  for (size_t i = 0; i < untrusted.size(); ++i) {
+    if (i > 0) body_ += ',';
+    body_ += quoted(untrusted[i]);
+  }
+  body_ += ']';
+  return *this;
+}
+
+JsonObject& JsonObject::object(std::string_view name, const JsonObject& value) {
+  key(name);
+  body_ += value.str();
+  return *this;
+}
+
+std::string rfc3339(int64_t wall_ns) {
+  constexpr int64_t kSecond = 1000000000;
+  int64_t fraction = wall_ns % kSecond;
+  if (fraction < 0) fraction += kSecond;
+  const auto seconds = static_cast<time_t>((wall_ns - fraction) / kSecond);
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  char text[80];
+  std::snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%09dZ", utc.tm_year + 1900,
+                utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                static_cast<int>(fraction));
+  return text;
+}
+
+const char* verdict_of(RecordKind kind) {
+  if (kind == RecordKind::kCertificate) return "allow";
+  return kind == RecordKind::kRefusal ? "refuse" : "";
+}
+
+bool label_has(std::string_view label, std::string_view origin) {
+  if (origin.empty()) return false;
+  const std::string_view whole_class = origin.substr(0, origin.find(':') + 1);  // "web:", or ""
+  while (!label.empty()) {
+    const size_t comma = label.find(',');
+    const std::string_view one = label.substr(0, comma);
+    if (one == origin) return true;
+    if (!whole_class.empty() && one.size() == whole_class.size() + 1 && one.back() == '*' &&
+        one.starts_with(whole_class)) {
+      return true;
+    }
+    label.remove_prefix(comma == std::string_view::npos ? label.size() : comma + 1);
+  }
+  return false;
+}
+
+Status list_records(const LogSnapshot& log, Format format, std::ostream& out) {
+  CG_TRY(const auto errors, outcome_errors(log));
+  return log.each([&](const LogEntry& entry) -> Status {
+    const Record& r = entry.record;
+    uint32_t error = r.error;
+    if (r.kind == RecordKind::kCertificate) {
+      const auto found = errors.find(r.id());
+      error = found == errors.end() ? 0 : found->second;
+    }
+    out << (format == Format::kJson ? json_line(r, error).str() : text_line(r, error)) << '\n';
+    return out ? ok() : Status(fail("the output was closed"));
+  });
+}
+
+namespace {
+
+// First pass of explain: which record is meant.
+Result<LogEntry> find_record(const LogSnapshot& log, const std::string& id) {
+  if (id.empty()) return fail("no id was given");
+  std::optional<LogEntry> exact, only;
+  std::vector<std::string> candidates;
+  CG_CHECK(log.each([&](const LogEntry& entry) {
+    const std::string its = entry.record.id();
+    if (!its.starts_with(id)) return ok();
+    if (its == id && !exact) exact = entry;
+    if (candidates.empty()) only = entry;
+    if (candidates.size() <= kMaxCandidates) candidates.push_back(its);
+    return ok();
+  }));
+  if (exact) return std::move(*exact);
+  if (candidates.size() == 1) return std::move(*only);
+  if (candidates.empty()) return fail("no record has the id " + id + " (see: certgate audit list)");
+  std::string several = id + " is the start of several ids:";
+  for (size_t i = 0; i < candidates.size() && i < kMaxCandidates; ++i) several += ' ' + candidates[i];
+  return fail(several + (candidates.size() > kMaxCandidates ? " …" : ""));
+}
+
+}  // namespace
+
+Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
+  CG_TRY(LogEntry entry, find_record(log, id));
+  Explanation why;
+  why.record = std::move(entry.record);
+  why.index = entry.index;
+  const Record& subject = why.record;
+  why.origin = subject.culprit;
+  bool before = true;   // the records that came before the subject, over all runs
+  CG_CHECK(log.each([&](const LogEntry& other) {
+    const Record& r = other.record;
+    const bool same_run = r.run == subject.run;
+    if (same_run && r.seq == subject.seq) before = false;
+    if (same_run && r.kind == RecordKind::kStart) {
+      why.command = r.object;
+      why.from_start = label_has(r.origins, why.origin) || label_has(r.raised, why.origin);
+    }
+    if (same_run && r.kind == RecordKind::kOutcome && r.ref == subject.seq) why.outcome = r;
+    if (r.kind != RecordKind::kCertificate) return ok();
+    if (same_run && r.seq < subject.seq && !why.raised_by && label_has(r.raised, why.origin)) why.raised_by = r;
+    const bool same_object = r.ino == subject.ino && r.object == subject.object && !r.object.empty();
+    if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin)) why.wrote = r;
+    return ok();
+  }));
+  if (why.raised_by) why.from_start = false;
+  return why;
+}
+
+}  // namespace certgate::agentd

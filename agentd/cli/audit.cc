@@ -1,0 +1,113 @@
+// certgate audit: reads the log. Needs no key and changes nothing.
+#include <iostream>
+
+#include "agentd/audit_view.h"
+#include "agentd/cli/verbs.h"
+#include "agentd/log_verify.h"
+#include "agentd/note.h"
+
+namespace certgate::agentd::cli {
+namespace {
+
+constexpr int kExitNo = 1;
+constexpr int kExitTrouble = 2;
+constexpr char kUsage[] =
+    "usage: certgate audit list [--json] [--state DIR]       every record, oldest first\n"
+    "       certgate audit why ID [--json] [--state DIR]     why one call was allowed or refused\n"
+    "       certgate audit verify [--json] [--state DIR]     is the log whole and unaltered?\n"
+    "exit status: 0 yes, 1 no, 2 it could not be read or the command line is wrong\n";
+
+struct Options {
+  std::string verb, id, state;
+  Format format = Format::kText;
+};
+
+Result<Options> parse(const Args& args) {
+  Options options;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    if (arg == "--json") {
+      options.format = Format::kJson;
+    } else if (arg == "--state") {
+      if (++i == args.size()) return fail("--state needs a directory");
+      options.state = args[i];
+    } else if (arg.starts_with("--state=")) {
+      options.state = arg.substr(sizeof("--state=") - 1);
+    } else if (arg.starts_with("-")) {
+      return fail("unknown option " + escape(arg));
+    } else if (options.verb.empty()) {
+      options.verb = arg;
+    } else if (options.verb == "why" && options.id.empty()) {
+      options.id = arg;
+    } else {
+      return fail("unexpected argument " + escape(arg));
+    }
+  }
+  if (options.verb != "list" && options.verb != "why" && options.verb != "verify") {
+    return fail(options.verb.empty() ? "list, why or verify?" : "unknown: audit " + escape(options.verb));
+  }
+  if (options.verb == "why" && options.id.empty()) return fail("audit why needs an ID");
+  if (options.state.empty()) options.state = default_state_dir();
+  return options;
+}
+
+int trouble(const Error& error) {
+  std::cout.flush();
+  std::cerr << "certgate audit: " << escape(error.what) << '\n';
+  return kExitTrouble;
+}
+
+int list(const Options& options) {
+  Result<LogSnapshot> log = LogSnapshot::open(options.state);
+  if (!log) return trouble(log.error());
+  if (Status done = list_records(*log, options.format, std::cout); !done) return trouble(done.error());
+  return std::cout.flush() ? 0 : trouble(fail("the output was closed"));
+}
+
+int why(const Options& options) {
+  Result<LogSnapshot> log = LogSnapshot::open(options.state);
+  if (!log) return trouble(log.error());
+  Result<Explanation> explanation = explain(*log, options.id);
+  if (!explanation) return trouble(explanation.error());
+  print_explanation(*explanation, options.format, std::cout);
+  return std::cout.flush() ? 0 : trouble(fail("the output was closed"));
+}
+
+int verify(const Options& options) {
+  const Result<VerifyReport> report = verify_log(options.state);
+  if (!report) return trouble(report.error());
+  const std::string root = base64_encode(report->root.data(), report->root.size());
+  if (options.format == Format::kJson) {
+    JsonObject object;
+    object.text("verdict", report->good ? "yes" : "no").number("records", report->records);
+    object.text("root", root).text("where", report->where).text("what", report->what);
+    std::cout << object.list("notes", report->notes).str() << '\n';
+  } else {
+    for (const std::string& note : report->notes) std::cout << "note: " << escape(note) << '\n';
+    if (report->good) {
+      std::cout << "yes: " << report->records << " records, root " << root << '\n';
+    } else {
+      std::cout << "no: " << escape(report->where) << ": " << escape(report->what) << '\n';
+    }
+  }
+  if (!std::cout.flush()) return trouble(fail("the output was closed"));
+  return report->good ? 0 : kExitNo;
+}
+
+}  // namespace
+
+int audit_main(const Args& args) {
+  if (!args.empty() && (args[0] == "--help" || args[0] == "-h" || args[0] == "help")) {
+    std::cout << kUsage;
+    return 0;
+  }
+  const Result<Options> options = parse(args);
+  if (!options) {
+    std::cerr << "certgate audit: " << options.error().what << '\n' << kUsage;
+    return kExitTrouble;
+  }
+  if (options->verb == "list") return list(*options);
+  return options->verb == "why" ? why(*options) : verify(*options);
+}
+
+}  // namespace certgate::agentd::cli

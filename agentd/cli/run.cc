@@ -1,0 +1,180 @@
+// certgate run: two processes from the start. The parent becomes the authority (keys, log, labels),
+// the child the supervisor, which alone touches the agent and never sees the key.
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "agentd/authority.h"
+#include "agentd/cli/verbs.h"
+#include "agentd/run_plan.h"
+#include "supervisor/report.h"
+#include "supervisor/supervise.h"
+
+namespace certgate::agentd::cli {
+namespace {
+
+using supervisor::kExitFailed;
+
+constexpr const char* kUsage =
+    "usage: certgate run [OPTION…] [--] COMMAND [ARG…]\n\n"
+    "Hosts COMMAND as an agent: in a sandbox, every exec, open and connect judged by the policy.\n\n"
+    "  --policy FILE|NAME   policy file, or one of the catalogue (default: default)\n"
+    "  --workspace DIR      the directory the agent works in (default: the current one)\n"
+    "  --state DIR          key and log (default: $XDG_STATE_HOME/certgate; root: /var/lib/certgate)\n"
+    "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
+    "                       terminal, nothing from /dev/null, else unknown)\n"
+    "  --json               refusals as JSON lines on stderr\n\n"
+    "Exit status: the command's own; 125 certgate failed before it started, 126 refused or not\n"
+    "executable, 127 not found, 128+N ended by signal N.\n";
+
+int trouble(const std::string& what) {
+  supervisor::print_line("certgate: " + what);
+  return kExitFailed;
+}
+
+// Fills `options`; an empty error means that help was asked for.
+Status parse(const Args& args, RunOptions& options) {
+  size_t i = 0;
+  const auto value = [&](std::string& out) -> Status {
+    const std::string name = args[i];
+    if (const size_t equals = name.find('='); equals != std::string::npos) {
+      out = name.substr(equals + 1);
+    } else if (i + 1 < args.size()) {
+      out = args[++i];
+    } else {
+      return fail(name + " needs a value; see certgate run --help");
+    }
+    return out.empty() ? Status(fail(name + " needs a value; see certgate run --help")) : ok();
+  };
+  for (; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    const std::string name = arg.substr(0, arg.find('='));
+    if (arg == "--") {
+      ++i;
+      break;
+    }
+    if (!arg.starts_with("-")) break;
+    if (arg == "--help" || arg == "-h") return fail("");
+    if (name == "--policy") {
+      CG_CHECK(value(options.policy));
+    } else if (name == "--workspace") {
+      CG_CHECK(value(options.workspace));
+    } else if (name == "--state") {
+      CG_CHECK(value(options.state));
+    } else if (name == "--stdin-origin") {
+      CG_CHECK(value(options.stdin_origin.emplace()));
+    } else if (arg == "--json") {
+      options.json = true;
+    } else {
+      return fail("no such option: " + supervisor::escape(arg) + "; see certgate run --help");
+    }
+  }
+  options.command.assign(args.begin() + static_cast<std::ptrdiff_t>(i), args.end());
+  if (options.command.empty()) return fail("no COMMAND given; usage: certgate run [OPTION…] -- COMMAND [ARG…]");
+  return ok();
+}
+
+Status become(const RunPlan& plan) {
+  if (plan.drop) {
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(plan.gid, plan.gid, plan.gid) != 0 ||
+        ::setresuid(plan.uid, plan.uid, plan.uid) != 0) {
+      return fail_errno("become the workspace's owner", errno);
+    }
+    // Changing uids clears this; the sandbox's set-up needs its own /proc files.
+    ::prctl(PR_SET_DUMPABLE, 1);
+  }
+  // The authority gone, no record can be sealed: the supervisor, and with it the agent, must go too.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  return ok();
+}
+
+[[noreturn]] void supervisor_process(const RunPlan& plan, sandbox::UniqueFd channel, bool json, pid_t parent) {
+  auto end = [](const std::string& what) { std::_Exit(what.empty() ? kExitFailed : trouble(what)); };
+  if (auto status = become(plan); !status) end(status.error().what);
+  if (::getppid() != parent) end("");
+  supervisor::Hosting hosting{plan.policy.policy, plan.spec, plan.initial,
+                              json ? supervisor::Report::kJson : supervisor::Report::kText};
+  auto status = supervisor::supervise(std::move(hosting), std::move(channel));
+  // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
+  if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);
+  std::_Exit(*status);
+}
+
+pid_t supervisor_pid = 0;   // for the signal handler only
+void pass_on(int signal) { ::kill(supervisor_pid, signal); }
+
+void keep_signals_for_the_agent() {
+  ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGQUIT, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  struct sigaction action{};
+  action.sa_handler = pass_on;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGHUP, &action, nullptr);
+}
+
+Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd) {
+  CG_TRY(Authority authority, Authority::open({plan.state_dir, plan.label_dir}));
+  RunRequest request;
+  request.command_line = plan.command_line;
+  request.policy_digest = plan.policy.policy.digest();
+  request.verbs = {kernel::Verb::kExec, kernel::Verb::kRead, kernel::Verb::kWrite, kernel::Verb::kConnect};
+  request.initial_label = plan.initial.text();
+  CG_TRY(Run run, authority.begin(request));
+  CG_CHECK(supervisor::send_grant(channel, run.grant));
+  run.grant = {};   // the supervisor has its own descriptors now
+  CG_CHECK(authority.serve(channel, supervisor_pidfd));
+  return authority.finish();
+}
+
+}  // namespace
+
+int run_main(const Args& args) {
+  RunOptions options;
+  if (auto parsed = parse(args, options); !parsed) {
+    if (!parsed.error().what.empty()) return trouble(parsed.error().what);
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
+  auto plan = make_run_plan(options);
+  if (!plan) return trouble(plan.error().what);
+
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return trouble(fail_errno("make a channel", errno).what);
+  }
+  sandbox::UniqueFd ours(ends[0]), theirs(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child < 0) return trouble(fail_errno("start a supervisor", errno).what);
+  if (child == 0) {
+    ours.reset();
+    supervisor_process(*plan, std::move(theirs), options.json, parent);
+  }
+  theirs.reset();
+  supervisor_pid = child;
+  keep_signals_for_the_agent();
+  const sandbox::UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+  const Status kept = pidfd ? authority_process(*plan, ours.get(), pidfd.get())
+                            : Status(fail_errno("watch the supervisor", errno));
+  ours.reset();   // whatever happened: without an authority the supervisor must end
+  if (!kept) ::kill(child, SIGKILL);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!kept) return trouble(kept.error().what);
+  if (WIFSIGNALED(status)) return trouble("the supervisor was killed; the agent ended with it");
+  return WEXITSTATUS(status);
+}
+
+}  // namespace certgate::agentd::cli

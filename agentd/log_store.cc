@@ -1,0 +1,306 @@
+#include "agentd/log_store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <set>
+
+#include "agentd/sealed_log.h"
+#include "kernel/frame.h"
+
+namespace certgate::agentd {
+namespace {
+
+using kernel::Record;
+using kernel::RecordKind;
+using sandbox::UniqueFd;
+
+constexpr size_t kChunkBytes = 1u << 20;
+constexpr size_t kMaxSegments = 65536;
+constexpr char kSuffix[] = ".seg";
+
+int64_t now_ns(clockid_t clock) {
+  timespec time{};
+  ::clock_gettime(clock, &time);
+  return int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
+}
+
+std::string segment_path(const std::string& run) { return "segments/" + run + kSuffix; }
+
+bool is_run_id(std::string_view run) {
+  return !run.empty() && run.size() <= 32 &&
+         run.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string_view::npos;
+}
+
+Result<uint64_t> size_of(int fd, const std::string& name) {
+  struct stat st;
+  if (::fstat(fd, &st) != 0) return disk_error(name, errno);
+  return static_cast<uint64_t>(st.st_size);
+}
+
+Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size, const std::string& name) {
+  std::vector<uint8_t> bytes(size);
+  size_t have = 0;
+  while (have < size) {
+    const ssize_t n = ::pread(fd, bytes.data() + have, size - have, static_cast<off_t>(offset + have));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return disk_error(name, errno);
+    if (n == 0) break;
+    have += static_cast<size_t>(n);
+  }
+  bytes.resize(have);
+  return bytes;
+}
+
+// One chunk of a segment, checked: what of it may be sealed, and why not more.
+struct Batch {
+  std::vector<uint8_t> bytes;
+  std::vector<std::string_view> entries;
+  uint64_t consumed = 0;          // bytes of the frames in `entries`
+  uint64_t next_seq = 0;
+  bool ended = false;
+  std::string damage;             // not empty: what follows is not what was appended
+};
+
+Status accept_record(const Record& record, const std::string& run, const Batch& batch) {
+  if (record.run != run) return fail("a record of another run");
+  if (record.seq != batch.next_seq) {
+    return fail("seq " + std::to_string(record.seq) + " where " + std::to_string(batch.next_seq) +
+                " should be");
+  }
+  if (batch.ended) return fail("a record after the end of the run");
+  return ok();
+}
+
+bool ends_run(RecordKind kind) { return kind == RecordKind::kStop || kind == RecordKind::kGap; }
+
+}  // namespace
+
+Status append_record(int segment, const Record& record) {
+  std::vector<uint8_t> bytes;
+  kernel::encode_record(record, bytes);
+  std::vector<uint8_t> frame;
+  if (!kernel::append_frame(bytes.data(), bytes.size(), frame)) return fail("segment: a record is too large");
+  ssize_t n = 0;
+  do {
+    n = ::write(segment, frame.data(), frame.size());
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return disk_error("segment", errno);
+  if (static_cast<size_t>(n) != frame.size()) return disk_error("segment", ENOSPC);
+  return ok();
+}
+
+struct LogStore::Impl {
+  explicit Impl(SealedLog opened) : log(std::move(opened)) {}
+
+  Result<Batch> next_batch(const SegmentTail& tail, uint64_t end);
+  // Seals up to the present end of the segment; `damage` says why it stopped early, if it did.
+  Result<size_t> seal_some(SegmentTail& tail, std::string& damage);
+  Status seal_gap(const std::string& run, uint64_t seq, uint64_t bytes);
+  Status finish(SegmentTail& tail);
+  Result<std::vector<SegmentTail>> take_dead_segments();
+  Status resume(SegmentTail& tail, const Record& last);
+
+  SealedLog log;
+};
+
+Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) {
+  const std::string name = segment_path(tail.run_);
+  const size_t size = std::min<uint64_t>(end - std::min(end, tail.offset_), kChunkBytes);
+  Batch batch;
+  batch.next_seq = tail.next_seq_;
+  batch.ended = tail.ended_;
+  CG_TRY(batch.bytes, read_chunk(tail.fd_.get(), tail.offset_, size, name));
+  kernel::FrameReader reader(batch.bytes.data(), batch.bytes.size());
+  while (batch.entries.size() < kMaxBatchRecords) {
+    const kernel::Frame frame = reader.next();
+    if (frame.state == kernel::Frame::kDamaged) batch.damage = "a damaged frame";
+    if (frame.state != kernel::Frame::kOk) break;
+    Result<Record> record = kernel::decode_record(frame.data, frame.size);
+    const Status accepted = record ? accept_record(*record, tail.run_, batch) : Status(record.error());
+    if (!accepted) {
+      batch.damage = accepted.error().what;
+      break;
+    }
+    batch.entries.emplace_back(reinterpret_cast<const char*>(frame.data), frame.size);
+    batch.consumed = reader.offset();
+    batch.next_seq = record->seq + 1;
+    batch.ended = ends_run(record->kind);
+  }
+  if (!batch.damage.empty()) {
+    batch.damage = name + ": byte " + std::to_string(tail.offset_ + batch.consumed) + ": " + batch.damage;
+  }
+  return batch;
+}
+
+Result<size_t> LogStore::Impl::seal_some(SegmentTail& tail, std::string& damage) {
+  const std::string name = segment_path(tail.run_);
+  CG_TRY(const uint64_t end, size_of(tail.fd_.get(), name));
+  if (end < tail.offset_) return fail(name + ": shorter than what is already sealed of it");
+  size_t sealed = 0;
+  while (tail.offset_ < end) {
+    CG_TRY(const Batch batch, next_batch(tail, end));
+    damage = batch.damage;
+    if (batch.entries.empty()) break;
+    // Never sign what is not durable: the segment first.
+    if (::fdatasync(tail.fd_.get()) != 0) return disk_error(name, errno);
+    CG_CHECK(log.append(batch.entries));
+    tail.offset_ += batch.consumed;
+    tail.next_seq_ = batch.next_seq;
+    tail.ended_ = batch.ended;
+    sealed += batch.entries.size();
+    if (!damage.empty()) break;
+  }
+  return sealed;
+}
+
+Status LogStore::Impl::seal_gap(const std::string& run, uint64_t seq, uint64_t bytes) {
+  Record gap;
+  gap.kind = RecordKind::kGap;
+  gap.run = run;
+  gap.seq = seq;
+  gap.wall_ns = now_ns(CLOCK_REALTIME);
+  gap.boot_ns = now_ns(CLOCK_BOOTTIME);
+  gap.count = bytes;
+  std::vector<uint8_t> encoded;
+  kernel::encode_record(gap, encoded);
+  return log.append({std::string_view(reinterpret_cast<const char*>(encoded.data()), encoded.size())});
+}
+
+Status LogStore::Impl::finish(SegmentTail& tail) {
+  if (!tail.fd_) return fail("segment: already finished");
+  const std::string name = segment_path(tail.run_);
+  std::string damage;
+  CG_CHECK(seal_some(tail, damage));
+  CG_TRY(const uint64_t end, size_of(tail.fd_.get(), name));
+  if (!tail.gap_ && (!tail.ended_ || end > tail.offset_)) {
+    CG_CHECK(seal_gap(tail.run_, tail.next_seq_, end - tail.offset_));
+    tail.gap_ = true;
+  }
+  if (damage.empty()) {
+    CG_CHECK(remove_entry(log.dir(), name, false));
+  } else if (::renameat(log.dir(), name.c_str(), log.dir(),
+                        ("segments/" + tail.run_ + ".damaged").c_str()) != 0) {
+    return disk_error(name, errno);  // kept for whoever looks into it
+  }
+  CG_CHECK(sync_dir(log.dir(), "segments"));
+  tail.fd_.reset();
+  return ok();
+}
+
+// Whoever gets the exclusive flock of a segment knows that nobody writes it any more. The state lock
+// keeps a segment that is being made from looking dead.
+Result<std::vector<SegmentTail>> LogStore::Impl::take_dead_segments() {
+  std::vector<SegmentTail> dead;
+  CG_TRY(const DirLock lock, DirLock::exclusive(log.dir()));
+  CG_TRY(const std::vector<std::string> names, list_dir(log.dir(), "segments"));
+  if (names.size() > kMaxSegments) return fail("segments: too many files", EFBIG);
+  for (const std::string& name : names) {
+    if (!name.ends_with(kSuffix)) continue;
+    SegmentTail tail;
+    tail.run_ = name.substr(0, name.size() - (sizeof(kSuffix) - 1));
+    if (!is_run_id(tail.run_)) continue;
+    const std::string path = segment_path(tail.run_);
+    tail.fd_ = UniqueFd(::openat(log.dir(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (!tail.fd_) return disk_error(path, errno);
+    if (::flock(tail.fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) continue;  // alive
+      return disk_error(path, errno);
+    }
+    dead.push_back(std::move(tail));
+  }
+  return dead;
+}
+
+// Moves the tail behind what is already sealed of this run.
+Status LogStore::Impl::resume(SegmentTail& tail, const Record& last) {
+  const std::string name = segment_path(tail.run_);
+  CG_TRY(const uint64_t end, size_of(tail.fd_.get(), name));
+  while (tail.offset_ < end && tail.next_seq_ <= last.seq) {
+    CG_TRY(const Batch batch, next_batch(tail, end));
+    if (batch.entries.empty()) break;  // less is left than was sealed: a gap record will say so
+    kernel::FrameReader reader(batch.bytes.data(), batch.bytes.size());
+    while (reader.offset() < batch.consumed && tail.next_seq_ <= last.seq) {
+      const kernel::Frame frame = reader.next();
+      if (frame.state != kernel::Frame::kOk) break;
+      ++tail.next_seq_;
+      tail.ended_ = false;
+    }
+    tail.offset_ += reader.offset();
+  }
+  tail.next_seq_ = last.seq + 1;
+  tail.ended_ = ends_run(last.kind);
+  tail.gap_ = last.kind == RecordKind::kGap;
+  return ok();
+}
+
+LogStore::LogStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+LogStore::LogStore(LogStore&&) noexcept = default;
+LogStore& LogStore::operator=(LogStore&&) noexcept = default;
+LogStore::~LogStore() = default;
+
+Result<LogStore> LogStore::open(const std::string& path) {
+  CG_TRY(UniqueFd dir, open_state_dir(path));
+  Result<SealedLog> log = SealedLog::open(std::move(dir));
+  if (!log) return fail("state directory " + path + ": " + log.error().what, log.error().code);
+  return LogStore(std::make_unique<Impl>(std::move(*log)));
+}
+
+const SigningKey& LogStore::key() const { return impl_->log.key(); }
+int LogStore::dir_fd() const { return impl_->log.dir(); }
+uint64_t LogStore::size() const { return impl_->log.size(); }
+Status LogStore::check() { return impl_->log.check(); }
+
+Result<SegmentFile> LogStore::create_segment(const std::string& run) {
+  if (!is_run_id(run)) return fail("segment: a run id is 1 to 32 of [a-z0-9]");
+  const std::string path = segment_path(run);
+  CG_TRY(const DirLock lock, DirLock::exclusive(dir_fd()));
+  SegmentFile segment;
+  segment.append = UniqueFd(::openat(dir_fd(), path.c_str(),
+                                     O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!segment.append) return disk_error(path, errno);
+  segment.tail.fd_ = UniqueFd(::openat(dir_fd(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!segment.tail.fd_) return disk_error(path, errno);
+  // Both ends hold it: the run is alive while either process is.
+  if (::flock(segment.append.get(), LOCK_SH | LOCK_NB) != 0 ||
+      ::flock(segment.tail.fd_.get(), LOCK_SH | LOCK_NB) != 0) {
+    return disk_error(path, errno);
+  }
+  segment.tail.run_ = run;
+  CG_CHECK(sync_dir(dir_fd(), "segments"));
+  return segment;
+}
+
+Result<size_t> LogStore::seal(SegmentTail& tail) {
+  if (!tail.fd_) return fail("segment: already finished");
+  std::string damage;
+  CG_TRY(const size_t sealed, impl_->seal_some(tail, damage));
+  if (!damage.empty()) return fail(damage);
+  return sealed;
+}
+
+Status LogStore::finish(SegmentTail& tail) { return impl_->finish(tail); }
+
+Status LogStore::recover() {
+  CG_CHECK(impl_->log.sweep());
+  CG_TRY(std::vector<SegmentTail> dead, impl_->take_dead_segments());
+  if (dead.empty()) return ok();
+  std::set<std::string> runs;
+  for (const SegmentTail& tail : dead) runs.insert(tail.run());
+  CG_TRY(const auto last, impl_->log.last_records(runs));
+  for (SegmentTail& tail : dead) {
+    if (const auto found = last.find(tail.run()); found != last.end()) {
+      CG_CHECK(impl_->resume(tail, found->second));
+    }
+    CG_CHECK(impl_->finish(tail));
+  }
+  return ok();
+}
+
+}  // namespace certgate::agentd

@@ -1,0 +1,266 @@
+#include "agentd/log_verify.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <set>
+
+#include "agentd/log_snapshot.h"
+#include "kernel/merkle.h"
+
+namespace certgate::agentd {
+namespace {
+
+using kernel::Digest;
+using kernel::Record;
+using kernel::RecordKind;
+
+constexpr int kVerdictNo = -1;   // Error::code of a finding, as opposed to trouble
+
+struct Finding {
+  std::string where, what;
+  bool found() const { return !what.empty(); }
+  void note(std::string at, std::string problem) {
+    if (!found()) where = std::move(at), what = std::move(problem);
+  }
+};
+
+class Verifier {
+ public:
+  explicit Verifier(const LogSnapshot& snapshot) : snapshot_(snapshot) {}
+  Status run();
+  VerifyReport report;
+
+ private:
+  Status no(std::string where, std::string what) {
+    report.where = std::move(where);
+    report.what = std::move(what);
+    return fail(report.where + ": " + report.what, kVerdictNo);
+  }
+  Result<std::string> load(unsigned level, uint64_t index, size_t width);
+  Status check_signatures();
+  Status check_files();
+  Status check_entries();
+  Status check_bundle(uint64_t index, size_t width);
+  Status check_tile(unsigned level, uint64_t index, const std::vector<Digest>& computed);
+  Status add_hash(unsigned level, const Digest& hash);
+  void check_record(const std::string& where, std::string_view bytes);
+  Status check_runs();
+  Status conclude();
+
+  struct RunState {
+    uint64_t last_seq = 0;
+    bool stopped = false, gap = false;
+  };
+
+  const LogSnapshot& snapshot_;
+  Checkpoint checkpoint_;
+  kernel::CompactRange range_;
+  std::vector<std::vector<Digest>> levels_;
+  std::map<std::string, RunState> runs_;
+  Finding leaf_;       // the first record whose hash is not in its tile
+  Finding tile_;       // the first hash tile that is not what the entries make
+  Finding record_;     // the first record that is not one, or is out of sequence
+};
+
+Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width) {
+  Result<std::string> bytes = snapshot_.tile(level, index, width);
+  if (bytes) return bytes;
+  const int code = bytes.error().code;
+  if (code == ENOENT || code == EFBIG) {
+    return no(tile_path(level, index, width), code == ENOENT ? "missing" : "longer than it can be").error();
+  }
+  return bytes.error();
+}
+
+Status Verifier::check_signatures() {
+  const Result<VerifierKey> key = snapshot_.key();
+  if (!key) return no("key.pub", key.error().what);
+  if (!snapshot_.published()) return no("log/checkpoint", "missing");
+  if (!snapshot_.last()) return no("checkpoint.last", "missing");
+  const Result<Checkpoint> shown = open_checkpoint(*snapshot_.published(), *key);
+  if (!shown) return no("log/checkpoint", shown.error().what);
+  const Result<Checkpoint> last = open_checkpoint(*snapshot_.last(), *key);
+  if (!last) return no("checkpoint.last", last.error().what);
+  if (shown->size != last->size) {
+    return no("log/checkpoint", "the log has " + std::to_string(shown->size) +
+                                    " records, its last signed checkpoint " + std::to_string(last->size));
+  }
+  if (*snapshot_.published() != *snapshot_.last()) {
+    return no("log/checkpoint", "not the last signed checkpoint, though of the same size");
+  }
+  checkpoint_ = *shown;
+  report.records = shown->size;
+  report.root = shown->root;
+  return ok();
+}
+
+// The files a log of this size has, with their directories; no more, no fewer.
+Status Verifier::check_files() {
+  std::set<std::string> expected = {"log/checkpoint"};
+  auto expect = [&](unsigned level) {
+    const LevelShape shape = level_shape(level, checkpoint_.size);
+    for (uint64_t i = 0; i < shape.full; ++i) expected.insert(tile_path(level, i, kTileWidth));
+    if (shape.width > 0) expected.insert(tile_path(level, shape.full, shape.width));
+  };
+  const std::vector<std::string>& present = snapshot_.paths();
+  // A size that was signed but never written could ask for any number of names.
+  if (checkpoint_.size / kTileWidth > present.size()) {
+    return no("log/tile", "tiles are missing: " + std::to_string(checkpoint_.size) + " records were signed");
+  }
+  expect(kEntriesLevel);
+  for (unsigned level = 0; level <= kMaxTileLevel; ++level) expect(level);
+  std::set<std::string> directories;
+  for (const std::string& path : expected) {
+    for (size_t at = path.find('/', 4); at != std::string::npos; at = path.find('/', at + 1)) {
+      directories.insert(path.substr(0, at + 1));
+    }
+  }
+  for (const std::string& path : present) {
+    if (!expected.contains(path) && !directories.contains(path)) {
+      return no(path, "not a part of a log of " + std::to_string(checkpoint_.size) +
+                          " records (what an interrupted append leaves goes away at the next start)");
+    }
+  }
+  for (const std::string& path : expected) {
+    if (!std::binary_search(present.begin(), present.end(), path)) return no(path, "missing");
+  }
+  return ok();
+}
+
+void Verifier::check_record(const std::string& where, std::string_view bytes) {
+  const Result<Record> record =
+      kernel::decode_record(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  if (!record) return record_.note(where, record.error().what);
+  RunState& state = runs_[record->run];
+  const std::string who = "run " + record->run + ": ";
+  if (record->seq != state.last_seq + 1) {
+    return record_.note(where, who + "seq " + std::to_string(record->seq) + " follows " +
+                                   std::to_string(state.last_seq));
+  }
+  state.last_seq = record->seq;
+  const bool gap = record->kind == RecordKind::kGap;
+  if (state.gap || (state.stopped && !gap)) return record_.note(where, who + "a record after its end");
+  const bool stop = record->kind == RecordKind::kStop;
+  if (stop && record->count != record->seq - 1) {
+    return record_.note(where, who + "the stop record counts " + std::to_string(record->count) +
+                                   " records, there are " + std::to_string(record->seq - 1));
+  }
+  state.gap = gap;
+  state.stopped = state.stopped || stop;
+}
+
+Status Verifier::check_tile(unsigned level, uint64_t index, const std::vector<Digest>& computed) {
+  const std::string path = tile_path(level, index, computed.size());
+  CG_TRY(const std::string bytes, load(level, index, computed.size()));
+  const Result<std::vector<Digest>> stored = parse_tile(bytes, computed.size());
+  if (!stored) {
+    tile_.note(path, stored.error().what);
+    return ok();
+  }
+  const auto differs = std::mismatch(computed.begin(), computed.end(), stored->begin()).first;
+  if (differs != computed.end()) {
+    const auto at = static_cast<size_t>(differs - computed.begin());
+    tile_.note(path + ", hash " + std::to_string(at) + " (byte " + std::to_string(at * kHashBytes) + ")",
+               "not the hash of what lies below it");
+    if (level == 0) {
+      const std::string entries = tile_path(kEntriesLevel, index, computed.size());
+      leaf_.note(entries + ", record " + std::to_string(index * kTileWidth + at),
+                 "not the record that was sealed");
+    }
+  }
+  return ok();
+}
+
+Status Verifier::add_hash(unsigned level, const Digest& hash) {
+  if (levels_.size() <= level) levels_.emplace_back();
+  levels_[level].push_back(hash);
+  if (levels_[level].size() < kTileWidth) return ok();
+  const LevelShape shape = level_shape(level, range_.size());
+  CG_CHECK(check_tile(level, shape.full - 1, levels_[level]));
+  const Digest root = subtree_root(levels_[level]);
+  levels_[level].clear();
+  return level < kMaxTileLevel ? add_hash(level + 1, root) : ok();
+}
+
+Status Verifier::check_bundle(uint64_t index, size_t width) {
+  const std::string path = tile_path(kEntriesLevel, index, width);
+  CG_TRY(const std::string bundle, load(kEntriesLevel, index, width));
+  const Result<std::vector<std::string_view>> entries = split_bundle(bundle, width);
+  if (!entries) return no(path, entries.error().what);
+  for (size_t i = 0; i < entries->size(); ++i) {
+    const std::string_view bytes = (*entries)[i];
+    check_record(path + ", record " + std::to_string(index * kTileWidth + i) + " (byte " +
+                     std::to_string(bytes.data() - bundle.data()) + ")",
+                 bytes);
+    const Digest leaf = kernel::leaf_hash(bytes.data(), bytes.size());
+    range_.append(leaf);
+    CG_CHECK(add_hash(0, leaf));
+  }
+  return ok();
+}
+
+Status Verifier::check_entries() {
+  const LevelShape shape = level_shape(kEntriesLevel, checkpoint_.size);
+  for (uint64_t index = 0; index < shape.full; ++index) CG_CHECK(check_bundle(index, kTileWidth));
+  if (shape.width > 0) CG_CHECK(check_bundle(shape.full, shape.width));
+  for (unsigned level = 0; level < levels_.size(); ++level) {
+    if (levels_[level].empty()) continue;
+    CG_CHECK(check_tile(level, level_shape(level, checkpoint_.size).full, levels_[level]));
+  }
+  return ok();
+}
+
+// The signed root tells which side of a difference is the true one.
+Status Verifier::conclude() {
+  const bool root_holds = range_.root() == checkpoint_.root;
+  if (!root_holds && leaf_.found()) return no(leaf_.where, leaf_.what);
+  if (!root_holds) {
+    return no("log/tile/entries", "the records and their hashes were changed together: their root is not "
+                                  "the one that was signed");
+  }
+  if (tile_.found()) return no(tile_.where, tile_.what);
+  if (record_.found()) return no(record_.where, record_.what);
+  return ok();
+}
+
+Status Verifier::check_runs() {
+  std::set<std::string> open;
+  for (const LogSnapshot::Segment& segment : snapshot_.segments()) open.insert(segment.run);
+  for (const auto& [run, state] : runs_) {
+    if (state.stopped || state.gap) continue;
+    const std::string where = "run " + run;
+    if (snapshot_.has_segments() && !open.contains(run)) {
+      return no(where, "no stop record after seq " + std::to_string(state.last_seq) +
+                           ", and no segment that could still bring it");
+    }
+    report.notes.push_back(where + ": live or interrupted, " + std::to_string(state.last_seq) +
+                           " records sealed so far");
+  }
+  for (const std::string& run : open) {
+    if (!runs_.contains(run)) report.notes.push_back("run " + run + ": no record sealed yet");
+  }
+  return ok();
+}
+
+Status Verifier::run() {
+  CG_CHECK(check_signatures());
+  CG_CHECK(check_files());
+  CG_CHECK(check_entries());
+  CG_CHECK(conclude());
+  CG_CHECK(check_runs());
+  report.good = true;
+  return ok();
+}
+
+}  // namespace
+
+Result<VerifyReport> verify_log(const std::string& state_dir) {
+  CG_TRY(const LogSnapshot snapshot, LogSnapshot::open(state_dir));
+  Verifier verifier(snapshot);
+  const Status done = verifier.run();
+  if (!done && done.error().code != kVerdictNo) return done.error();
+  return std::move(verifier.report);
+}
+
+}  // namespace certgate::agentd

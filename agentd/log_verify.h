@@ -1,0 +1,31 @@
+// verify_log: recomputes a whole log and says whether it is the one that was signed.
+//
+//   CG_TRY(VerifyReport report, verify_log(state_dir));   // an Error: it could not be read at all
+//   report.good ? "yes" : report.where + ": " + report.what;
+//
+// Accounted for: every byte of every file below log/ (none missing, none extra), key.pub,
+// checkpoint.last; the records of each run gapless from 1 and closed by a stop or gap record, unless
+// the run still has a segment (then a note says so). The private key is not needed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernel/call.h"
+#include "kernel/result.h"
+
+namespace certgate::agentd {
+
+struct VerifyReport {
+  bool good = false;
+  uint64_t records = 0;
+  kernel::Digest root{};
+  std::string where;                 // not good: the file, and the record or byte in it
+  std::string what;                  // not good: what is wrong there
+  std::vector<std::string> notes;    // runs that are not wholly sealed
+};
+
+Result<VerifyReport> verify_log(const std::string& state_dir);
+
+}  // namespace certgate::agentd

@@ -1,0 +1,228 @@
+#include "agentd/run_plan.h"
+
+#include <fmt/format.h>
+#include <pwd.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <memory>
+
+#include "agentd/cli/verbs.h"
+#include "supervisor/report.h"
+
+namespace certgate::agentd {
+namespace {
+
+using supervisor::escape;
+
+constexpr const char* kFallbackHome = "/home/agent";
+constexpr const char* kPassedVariables[] = {"PATH", "LANG", "LANGUAGE", "TERM", "COLORTERM", "NO_COLOR", "TZ"};
+constexpr const char* kDefaultPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+constexpr rlim_t kMaxFiles = 65536;
+constexpr rlim_t kMaxProcesses = 8192;
+
+Result<std::string> real_path(const std::string& path) {
+  const std::unique_ptr<char, void (*)(void*)> real(::realpath(path.c_str(), nullptr), std::free);
+  if (!real) return fail_errno(escape(path), errno);
+  return std::string(real.get());
+}
+
+bool is_within(const std::string& path, const std::string& dir) {
+  return path == dir || (path.starts_with(dir) && (dir == "/" || path[dir.size()] == '/'));
+}
+
+// The directory with its existing part resolved, whether or not its last components exist yet.
+std::string settle(const std::string& path) {
+  std::string head = path, tail;
+  while (head.size() > 1) {
+    if (const auto real = real_path(head)) return *real + tail;
+    const size_t slash = head.find_last_of('/');
+    if (slash == std::string::npos) break;
+    tail = head.substr(slash) + tail;
+    head.resize(slash == 0 ? 1 : slash);
+  }
+  return path;
+}
+
+Result<std::string> check_workspace(const RunOptions& options, const std::string& state_dir) {
+  const std::string asked = options.workspace.empty() ? "." : options.workspace;
+  auto workspace = real_path(asked);
+  if (!workspace) {
+    return fail("workspace " + workspace.error().what + "; name an existing directory with --workspace", 0);
+  }
+  struct stat s{};
+  if (::stat(workspace->c_str(), &s) != 0 || !S_ISDIR(s.st_mode)) {
+    return fail("workspace " + escape(*workspace) + " is not a directory; name one with --workspace");
+  }
+  const char* home = std::getenv("HOME");
+  const auto real_home = home != nullptr ? real_path(home) : Result<std::string>(fail("none"));
+  if (*workspace == "/" || (real_home && *workspace == *real_home)) {
+    return fail("workspace " + escape(*workspace) + " would give the agent " +
+                (*workspace == "/" ? "the whole system" : "your whole home") + "; use a directory of the project");
+  }
+  const std::string state = settle(state_dir);
+  if (is_within(state, *workspace) || is_within(*workspace, state)) {
+    return fail("workspace " + escape(*workspace) + " and state directory " + escape(state) +
+                " contain one another; keep the log where the agent cannot reach it (--state DIR)");
+  }
+  return workspace;
+}
+
+struct Account {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  bool drop = false;
+  std::string name, home;
+};
+
+Result<Account> choose_account(const std::string& workspace) {
+  Account out;
+  out.uid = ::geteuid();
+  out.gid = ::getegid();
+  if (out.uid == 0) {
+    struct stat s{};
+    if (::stat(workspace.c_str(), &s) != 0) return fail_errno("workspace " + escape(workspace), errno);
+    if (s.st_uid == 0) {
+      return fail("workspace " + escape(workspace) +
+                  " belongs to root, and an agent never runs as root; chown it to the user it shall run as");
+    }
+    out.uid = s.st_uid;
+    out.gid = s.st_gid;
+    out.drop = true;
+  }
+  std::vector<char> room(16384);
+  passwd entry{};
+  passwd* found = nullptr;
+  ::getpwuid_r(out.uid, &entry, room.data(), room.size(), &found);
+  if (found != nullptr) {
+    if (out.drop) out.gid = found->pw_gid;
+    out.name = found->pw_name;
+    struct stat s{};
+    if (found->pw_dir[0] == '/' && found->pw_dir[1] != '\0' && ::stat(found->pw_dir, &s) == 0) {
+      if (const auto real = real_path(found->pw_dir)) out.home = *real;
+    }
+  }
+  if (out.name.empty()) out.name = "agent";
+  // The home inside is an empty one; it must not hide the workspace's own directory or the system.
+  const bool usable = !out.home.empty() && !is_within(out.home, workspace) &&
+                      (is_within(out.home, "/home") || is_within(out.home, "/root") || is_within(out.home, "/var"));
+  if (!usable) out.home = kFallbackHome;
+  return out;
+}
+
+Result<std::string> label_directory(const Account& account) {
+  if (account.drop || account.uid == 0) return fmt::format("/var/lib/certgate/labels/{}", account.uid);
+  // Of the user, not of --state: another state directory must find the same labels.
+  const char* state = std::getenv("XDG_STATE_HOME");
+  if (state != nullptr && state[0] == '/') return std::string(state) + "/certgate-labels";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || home[0] != '/') return fail("HOME is not set; certgate keeps its labels below it");
+  return std::string(home) + "/.local/state/certgate-labels";
+}
+
+// What stdin may carry: nothing from /dev/null, a person's words from a terminal, else who knows.
+Result<kernel::Label> initial_label(const RunOptions& options) {
+  const auto plain = [](kernel::OriginClass cls) { return kernel::Label::of({{cls, ""}}); };
+  kernel::Label label = plain(kernel::OriginClass::kOperator);
+  if (options.stdin_origin) {
+    CG_TRY(const kernel::Origin origin, kernel::Origin::parse(*options.stdin_origin));
+    return label.join(kernel::Label::of({origin}));
+  }
+  struct stat s{};
+  if (::fstat(STDIN_FILENO, &s) != 0) return label;
+  if (S_ISCHR(s.st_mode) && s.st_rdev == ::makedev(1, 3)) return label;
+  if (::isatty(STDIN_FILENO)) return label.join(plain(kernel::OriginClass::kUser));
+  return label.join(plain(kernel::OriginClass::kUnknown));
+}
+
+std::vector<std::string> environment(const Account& account, const CompiledPolicy& policy, const std::string& cwd) {
+  std::vector<std::pair<std::string, std::string>> all;
+  const auto set = [&](const std::string& name, const std::string& value) {
+    const auto it = std::find_if(all.begin(), all.end(), [&](const auto& v) { return v.first == name; });
+    it == all.end() ? all.emplace_back(name, value), void() : void(it->second = value);
+  };
+  const auto pass = [&](const std::string& name) {
+    if (const char* value = std::getenv(name.c_str())) set(name, value);
+  };
+  set("PATH", kDefaultPath);
+  for (const char* name : kPassedVariables) pass(name);
+  for (char** at = environ; *at != nullptr; ++at) {
+    const std::string text = *at;
+    if (text.starts_with("LC_") && text.find('=') != std::string::npos) pass(text.substr(0, text.find('=')));
+  }
+  for (const std::string& name : policy.env_pass) pass(name);
+  set("HOME", account.home);
+  set("USER", account.name);
+  set("LOGNAME", account.name);
+  set("SHELL", "/bin/bash");
+  set("PWD", cwd);
+  for (const auto& [name, value] : policy.env_set) set(name, value);
+  std::vector<std::string> out;
+  for (const auto& [name, value] : all) out.push_back(name + "=" + value);
+  return out;
+}
+
+rlim_t at_most(int resource, rlim_t wanted) {
+  rlimit now{};
+  if (::getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) return wanted;
+  return std::min(now.rlim_max, wanted);
+}
+
+std::string shell_line(const std::vector<std::string>& argv) {
+  std::string out;
+  for (const std::string& arg : argv) {
+    if (!out.empty()) out += ' ';
+    const bool plain = !arg.empty() && std::all_of(arg.begin(), arg.end(), [](unsigned char c) {
+      return std::isalnum(c) || std::strchr("_-./:=,@%+", c) != nullptr;
+    });
+    out += plain ? arg : "'" + escape(arg) + "'";
+    if (out.size() > 4096) return out.substr(0, 4096);
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<RunPlan> make_run_plan(const RunOptions& options) {
+  RunPlan plan;
+  plan.state_dir = options.state.empty() ? cli::default_state_dir() : options.state;
+  if (plan.state_dir.empty()) return fail("HOME is not set and no --state was given");
+  if (plan.state_dir[0] != '/') {
+    CG_TRY(const std::string here, real_path("."));
+    plan.state_dir = here + "/" + plan.state_dir;
+  }
+  CG_TRY(const std::string workspace, check_workspace(options, plan.state_dir));
+  CG_TRY(const Account account, choose_account(workspace));
+  plan.uid = account.uid;
+  plan.gid = account.gid;
+  plan.drop = account.drop;
+  CG_TRY(plan.label_dir, label_directory(account));
+  if (is_within(settle(plan.label_dir), workspace)) {
+    return fail("workspace " + escape(workspace) + " contains the label store " + escape(plan.label_dir) +
+                "; use a directory of the project");
+  }
+  CG_TRY(const std::string file, find_policy(options.policy));
+  CG_TRY(plan.policy, load_policy(file, {workspace, account.home}));
+  CG_TRY(plan.initial, initial_label(options));
+
+  const auto here = real_path(".");
+  plan.spec.workspace = workspace;
+  plan.spec.home = account.home;
+  plan.spec.read_only = plan.policy.read_only;
+  plan.spec.argv = options.command;
+  plan.spec.cwd = here && is_within(*here, workspace) ? *here : workspace;
+  plan.spec.env = environment(account, plan.policy, plan.spec.cwd);
+  plan.spec.limits = {{RLIMIT_CORE, 0},
+                      {RLIMIT_NOFILE, at_most(RLIMIT_NOFILE, kMaxFiles)},
+                      {RLIMIT_NPROC, at_most(RLIMIT_NPROC, kMaxProcesses)}};
+  plan.command_line = shell_line(options.command);
+  return plan;
+}
+
+}  // namespace certgate::agentd

@@ -1,0 +1,43 @@
+// Run plan: everything `certgate run` decides before it starts anything.
+//
+//   CG_TRY(RunPlan plan, make_run_plan(options));    // reads, checks, compiles; changes nothing
+//
+// Who the agent runs as: the caller, or, when that is root, the owner of the workspace; never uid 0.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agentd/policy_file.h"
+#include "kernel/label.h"
+#include "kernel/result.h"
+#include "sandbox/launch.h"
+
+namespace certgate::agentd {
+
+struct RunOptions {
+  std::string policy = "default";
+  std::string workspace;                  // empty = the current directory
+  std::string state;                      // empty = the default state directory
+  std::optional<std::string> stdin_origin;
+  bool json = false;
+  std::vector<std::string> command;
+};
+
+struct RunPlan {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  bool drop = false;                      // started by root: become uid first
+  std::string state_dir, label_dir;
+  CompiledPolicy policy;
+  sandbox::Spec spec;
+  kernel::Label initial;
+  std::string command_line;               // escaped
+};
+
+Result<RunPlan> make_run_plan(const RunOptions& options);
+
+}  // namespace certgate::agentd

@@ -1,0 +1,83 @@
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "sandbox/child_plan.h"
+#include "sandbox/wire.h"
+
+namespace certgate::sandbox {
+namespace {
+
+constexpr int kNotFound = 127;
+constexpr int kCannotRun = 126;
+constexpr int kNotStarted = 125;
+
+Failure confine(const ChildPlan& plan, UniqueFd& listener) {
+  const int gate = plan.gate.get();
+  umask(plan.umask);
+  for (const auto& [resource, value] : plan.limits) {
+    const rlimit limit{value, value};
+    if (setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) return fail_step(Step::kLimits);
+  }
+  if (chdir(plan.cwd.c_str()) != 0) return fail_step(Step::kWorkingDirectory, plan.cwd.c_str());
+  if (const int error = close_others({0, 1, 2, gate}); error != 0) {
+    return fail_step(Step::kHandshake, "(close)", -error);
+  }
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_step(Step::kNoNewPrivs);
+  if (const Failure failure = drop_capabilities()) return failure;
+  // Init made this copy non-dumpable; the supervisor has to read the arguments of the first execve.
+  // Nothing else is inside yet that could look.
+  if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return fail_step(Step::kHandshake, "(dumpable)");
+  const int installed = install_filter(plan.filter);
+  if (installed < 0) return fail_step(Step::kFilter, "", -installed);
+  listener.reset(installed);
+  return {};
+}
+
+// What the caller set up for itself (ignored SIGPIPE, blocked signals) is not the agent's.
+void restore_signals() {
+  struct sigaction plain {};
+  plain.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) sigaction(signal, &plain, nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+// The search of execvp over candidates made beforehand. Returns only on failure, with the errno.
+int exec_first(const ChildPlan& plan) {
+  int error = ENOENT;
+  for (const std::string& program : plan.programs) {
+    execve(program.c_str(), plan.argv.data(), plan.env.data());
+    if (errno == EACCES) {
+      error = EACCES;   // reported only when no later directory has a better one
+    } else if (errno != ENOENT && errno != ENOTDIR && errno != ESTALE && errno != ENODEV && errno != ETIMEDOUT) {
+      return errno;
+    }
+  }
+  return error;
+}
+
+}  // namespace
+
+void run_agent(const ChildPlan& plan) {
+  const int gate = plan.gate.get();
+  Report report;
+  UniqueFd listener;
+  report.failure = confine(plan, listener);
+  if (!report.failure) report.kind = Report::Kind::kReady;
+  const int sent = send_message(gate, &report, sizeof report, listener.get());
+  listener.reset();
+  if (report.failure || sent != 0) _exit(kNotStarted);
+  char go = 0;
+  UniqueFd none;
+  if (receive_message(gate, &go, sizeof go, none) != sizeof go) _exit(kNotStarted);
+  restore_signals();
+  _exit(exec_first(plan) == ENOENT ? kNotFound : kCannotRun);
+}
+
+}  // namespace certgate::sandbox

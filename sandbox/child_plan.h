@@ -1,0 +1,63 @@
+// Child plan: everything that the two children of launch() need, made before clone().
+//
+//   ChildPlan plan = ...;                  // in the caller, which may allocate
+//   if (clone(...) == 0) run_init(plan);   // in the child, which only reads it
+//
+// Between clone() and exec the children use no allocator and no exceptions: failures are Failure.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sandbox/fd.h"
+#include "sandbox/filter.h"
+#include "sandbox/launch.h"
+#include "sandbox/mounts.h"
+#include "sandbox/steps.h"
+
+namespace certgate::sandbox {
+
+struct ChildPlan {
+  MountPlan mounts;
+  Filter filter;
+  std::string uid_map, gid_map;
+  std::string hostname, cwd;
+  std::vector<std::pair<int, rlim_t>> limits;
+  std::vector<std::string> programs;         // candidates for execve, in the order of PATH
+  std::vector<char*> argv, env;              // point into the Spec, which outlives the clone
+  char* title = nullptr;                     // where the kernel finds our command line
+  size_t title_size = 0;
+  mode_t umask = 022;
+  UniqueFd control, gate, status;            // the children's ends
+};
+
+// Messages of the children to the caller, over `control` (init) and `gate` (agent).
+struct Report {
+  enum class Kind : uint32_t { kFailed = 1, kReady = 2 };
+  Kind kind = Kind::kFailed;
+  Failure failure;
+};
+
+// Requests of the caller to init, and the answer.
+struct SocketRequest {
+  int32_t domain = 0;
+  int32_t type = 0;
+};
+struct SocketReply {
+  int32_t error = 0;   // errno; a descriptor comes along when it is 0
+};
+
+// Drops every capability of this process, bounding and ambient sets included, and makes sure.
+Failure drop_capabilities();
+
+// pid 1 of the sandbox: sets it up, starts the agent, serves until the agent or the caller ends.
+[[noreturn]] void run_init(ChildPlan& plan);
+
+// The agent's first process: confines itself, waits for release(), becomes the agent's program.
+[[noreturn]] void run_agent(const ChildPlan& plan);
+
+}  // namespace certgate::sandbox

@@ -1,0 +1,143 @@
+#include "sandbox/remote.h"
+
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
+namespace certgate::sandbox {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+// Reads up to the end of the page that holds `address`: a string may end just before an unmapped one.
+ssize_t read_some(int tid, uint64_t address, char* out, size_t size) {
+  iovec local{out, size};
+  iovec remote{reinterpret_cast<void*>(address), size};  // NOLINT: an address in another process
+  return ::process_vm_readv(tid, &local, 1, &remote, 1, 0);
+}
+
+std::vector<uint32_t> numbers(std::string_view line) {
+  std::vector<uint32_t> out;
+  size_t at = 0;
+  while (at < line.size()) {
+    uint32_t value = 0;
+    const auto [end, error] = std::from_chars(line.data() + at, line.data() + line.size(), value);
+    if (error == std::errc()) {
+      out.push_back(value);
+      at = static_cast<size_t>(end - line.data());
+    } else {
+      ++at;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+int read_memory(int tid, uint64_t address, void* out, size_t size) {
+  const ssize_t n = read_some(tid, address, static_cast<char*>(out), size);
+  return n == static_cast<ssize_t>(size) ? 0 : EFAULT;
+}
+
+int read_string(int tid, uint64_t address, size_t max, std::string& out) {
+  out.clear();
+  char buffer[kPage];
+  while (out.size() < max) {
+    const size_t to_page_end = kPage - address % kPage;
+    // Most paths are short: a first read of 256 bytes is cheaper than a page.
+    const size_t want = std::min({to_page_end, max - out.size(), out.empty() ? size_t{256} : kPage});
+    const ssize_t n = read_some(tid, address, buffer, want);
+    if (n <= 0) return EFAULT;
+    const void* nul = std::memchr(buffer, 0, static_cast<size_t>(n));
+    if (nul != nullptr) {
+      out.append(buffer, static_cast<size_t>(static_cast<const char*>(nul) - buffer));
+      return 0;
+    }
+    out.append(buffer, static_cast<size_t>(n));
+    address += static_cast<uint64_t>(n);
+  }
+  return ENAMETOOLONG;
+}
+
+int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes,
+                 std::vector<std::string>& out) {
+  out.clear();
+  if (address == 0) return 0;   // Linux takes a null vector for an empty one
+  size_t total = 0;
+  for (size_t i = 0; i <= max_count; ++i) {
+    uint64_t pointer = 0;
+    if (int error = read_memory(tid, address + i * sizeof pointer, &pointer, sizeof pointer)) return error;
+    if (pointer == 0) return 0;
+    if (i == max_count) return E2BIG;
+    std::string text;
+    const int error = read_string(tid, pointer, max_bytes - total + 1, text);
+    if (error == ENAMETOOLONG) return E2BIG;
+    if (error != 0) return error;
+    total += text.size() + 1;
+    if (total > max_bytes) return E2BIG;
+    out.push_back(std::move(text));
+  }
+  return E2BIG;
+}
+
+Result<std::string> read_file(const std::string& path, size_t max) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  if (!fd) return fail_errno("open " + path, errno);
+  std::string out;
+  char buffer[16384];
+  for (;;) {
+    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno("read " + path, errno);
+    if (n == 0) return out;
+    if (out.size() + static_cast<size_t>(n) > max) return fail("read " + path + ": too long", EFBIG);
+    out.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+Result<TaskFacts> task_facts(int tid) {
+  CG_TRY(const std::string text, read_file("/proc/" + std::to_string(tid) + "/status", 65536));
+  TaskFacts facts;
+  size_t at = 0;
+  while (at < text.size()) {
+    size_t end = text.find('\n', at);
+    if (end == std::string::npos) end = text.size();
+    const std::string_view line(text.data() + at, end - at);
+    at = end + 1;
+    if (line.starts_with("Umask:")) {
+      facts.umask = static_cast<mode_t>(std::strtoul(line.data() + 6, nullptr, 8));
+    } else if (line.starts_with("Uid:")) {
+      facts.uids = numbers(line);
+    } else if (line.starts_with("Gid:")) {
+      facts.gids = numbers(line);
+    } else if (line.starts_with("NStgid:")) {
+      const auto all = numbers(line);
+      if (!all.empty()) {
+        facts.tgid = static_cast<pid_t>(all.front());
+        facts.inner_tgid = static_cast<pid_t>(all.back());
+      }
+    } else if (line.starts_with("NSpid:")) {
+      const auto all = numbers(line);
+      if (!all.empty()) facts.inner_tid = static_cast<pid_t>(all.back());
+    }
+  }
+  if (facts.tgid == 0 || facts.inner_tid == 0) {
+    return fail("/proc/" + std::to_string(tid) + "/status lacks NStgid: is /proc masked?", ESRCH);
+  }
+  return facts;
+}
+
+Result<UniqueFd> open_task_link(int tid, const std::string& what) {
+  const std::string path = "/proc/" + std::to_string(tid) + "/" + what;
+  UniqueFd fd(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!fd) return fail_errno("open " + path, errno);
+  return fd;
+}
+
+}  // namespace certgate::sandbox

@@ -1,0 +1,63 @@
+#include "sandbox/trace.h"
+
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+
+namespace certgate::sandbox {
+namespace {
+
+long trace(__ptrace_request request, pid_t pid, unsigned long data) {
+  return ::ptrace(request, pid, nullptr, data);
+}
+
+int errno_of_stopped_call(pid_t pid) {
+  user_regs_struct regs{};
+  if (::ptrace(PTRACE_GETREGS, pid, nullptr, &regs) != 0) return EIO;
+  const auto value = static_cast<int64_t>(regs.rax);
+  return value < 0 && value > -4096 ? static_cast<int>(-value) : 0;
+}
+
+}  // namespace
+
+Status seize_for_exec(pid_t tid) {
+  if (trace(PTRACE_SEIZE, tid, PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL) != 0) {
+    return fail_errno("seize a task at exec (is kernel.yama.ptrace_scope 3?)", errno);
+  }
+  if (trace(PTRACE_INTERRUPT, tid, 0) != 0) return fail_errno("interrupt a task at exec", errno);
+  return ok();
+}
+
+ExecStop wait_exec(pid_t tid) {
+  for (;;) {
+    int status = 0;
+    // Not by tid: a thread that execs takes over the number of its group's leader.
+    const pid_t pid = ::waitpid(-1, &status, __WALL | __WNOTHREAD);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0) return {};
+    if (!WIFSTOPPED(status)) {
+      if (pid == tid) return {};
+      continue;
+    }
+    const int event = status >> 16;
+    if (event == PTRACE_EVENT_EXEC) return {ExecStop::Kind::kExeced, pid, 0};
+    if (event == PTRACE_EVENT_STOP) return {ExecStop::Kind::kFailed, pid, errno_of_stopped_call(pid)};
+    // A signal on its way: deliver it, the queued interrupt still comes.
+    trace(PTRACE_CONT, pid, static_cast<unsigned long>(WSTOPSIG(status)));
+  }
+}
+
+void detach(pid_t pid) { trace(PTRACE_DETACH, pid, 0); }
+
+void kill_traced(pid_t pid) {
+  ::kill(pid, SIGKILL);
+  int status = 0;
+  // Reaped here when it is ours to reap; its parent inside sees the death as of any child.
+  while (::waitpid(pid, &status, __WALL | __WNOTHREAD) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace certgate::sandbox

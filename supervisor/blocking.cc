@@ -1,0 +1,80 @@
+#include "supervisor/blocking.h"
+
+#include <signal.h>
+
+#include <chrono>
+#include <utility>
+
+namespace certgate::supervisor {
+namespace {
+
+// Only there to make a blocked system call of a worker return EINTR.
+void on_interrupt(int) {}
+
+}  // namespace
+
+BlockingPool::BlockingPool(const sandbox::Listener& listener) : listener_(listener) {
+  struct sigaction action{};
+  action.sa_handler = on_interrupt;   // without SA_RESTART
+  ::sigaction(SIGUSR1, &action, nullptr);
+  watcher_ = std::thread([this] { watch(); });
+}
+
+BlockingPool::~BlockingPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    for (const auto& [id, thread] : running_) ::pthread_kill(thread, SIGUSR1);
+  }
+  wake_.notify_all();
+  for (std::thread& t : workers_) t.join();
+  watcher_.join();
+}
+
+bool BlockingPool::try_run(uint64_t id, std::function<void()> work) {
+  const std::lock_guard lock(mutex_);
+  if (queue_.size() + running_.size() >= kMaxBlocked) return false;
+  queue_.push_back({id, std::move(work)});
+  if (idle_ < queue_.size() && threads_ < kMaxBlocked) {
+    ++threads_;
+    workers_.emplace_back([this] { worker(); });
+  }
+  wake_.notify_one();
+  return true;
+}
+
+void BlockingPool::worker() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    ++idle_;
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    --idle_;
+    if (stop_) return;
+    Job job = std::move(queue_.front());
+    queue_.pop_front();
+    running_[job.id] = ::pthread_self();
+    lock.unlock();
+    job.work();
+    job.work = nullptr;
+    lock.lock();
+    running_.erase(job.id);
+  }
+}
+
+void BlockingPool::watch() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    if (running_.empty()) {
+      wake_.wait_for(lock, std::chrono::milliseconds(500));
+      continue;
+    }
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(kWatchMs));
+    lock.lock();
+    for (const auto& [id, thread] : running_) {
+      if (!listener_.valid(id)) ::pthread_kill(thread, SIGUSR1);
+    }
+  }
+}
+
+}  // namespace certgate::supervisor

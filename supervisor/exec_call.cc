@@ -1,0 +1,267 @@
+#include "supervisor/exec_call.h"
+
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "sandbox/remote.h"
+#include "sandbox/trace.h"
+#include "supervisor/exec_proof.h"
+#include "supervisor/image.h"
+
+namespace certgate::supervisor {
+namespace {
+
+using sandbox::TrappedCall;
+using sandbox::UniqueFd;
+
+const char* name_of(int nr) { return nr == SYS_execveat ? "execveat" : "execve"; }
+
+std::string with_fd_prefix(int dirfd, const std::string& path) {
+  const std::string base = "/dev/fd/" + std::to_string(dirfd);
+  return path.empty() ? base : base + "/" + path;
+}
+
+}  // namespace
+
+kernel::ExecEffect PinnedExec::effect() const {
+  kernel::ExecEffect e;
+  for (const PinnedImage& i : images) e.images.push_back(i.image);
+  for (const PinnedImage& i : loader) e.images.push_back(i.image);
+  e.argv = argv;
+  e.env = env;
+  e.cwd = cwd;
+  return e;
+}
+
+ExecCalls::ExecCalls(Trap& trap, ScriptBindings& bindings, ContentDigests& digests)
+    : trap_(trap), bindings_(bindings), digests_(digests), tracer_([this] { run(); }) {}
+
+ExecCalls::~ExecCalls() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  tracer_.join();
+}
+
+void ExecCalls::submit(const TrappedCall& call) {
+  const std::lock_guard lock(mutex_);
+  queue_.push_back(call);   // at most one entry per thread of the agent: each waits for its answer
+  wake_.notify_one();
+}
+
+void ExecCalls::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (stop_) return;
+    const TrappedCall call = queue_.front();
+    queue_.pop_front();
+    lock.unlock();
+    handle(call);
+    lock.lock();
+  }
+}
+
+void ExecCalls::handle(const TrappedCall& call) {
+  PinnedExec pin;
+  const int error = decode(call, pin);
+  if (!trap_.listener.valid(call.id)) return;
+  const CallInfo info{call.tid, name_of(call.nr), pin.asked};
+  if (error == EKEYREJECTED) {
+    // Runnable for the kernel, but not provable by us.
+    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(info, pin.asked, kernel::Verb::kExec,
+        "only files with a path and readable content can be certified for exec"));
+    return;
+  }
+  if (error != 0) {
+    trap_.listener.refuse(call.id, error);
+    return;
+  }
+  kernel::Call judged_call{pin.effect(), {}};
+  for (const auto* images : {&pin.images, &pin.loader}) {
+    for (const PinnedImage& i : *images) {
+      if (!i.labelled) continue;
+      auto label = trap_.session.file_label(i.image.file, i.image.path);
+      judged_call.object = judged_call.object.join(label ? *label : kernel::Label::unknown());
+    }
+  }
+  Judged judged = trap_.session.judge(info, judged_call, Hold{});
+  if (!judged.certificate) {
+    trap_.listener.refuse(call.id, judged.error);
+    return;
+  }
+  perform(call, std::move(judged), pin);
+}
+
+int ExecCalls::decode(const TrappedCall& call, PinnedExec& pin) {
+  const bool at = call.nr == SYS_execveat;
+  const uint64_t path = call.args[at ? 1 : 0];
+  if (int error = sandbox::read_string(call.tid, path, kMaxPath, pin.asked)) return error;
+  if (int error = pin_named(call, pin)) return error;
+  const uint64_t argv = call.args[at ? 2 : 1], envp = call.args[at ? 3 : 2];
+  if (int error = sandbox::read_strings(call.tid, argv, kMaxExecStrings, kMaxExecBytes, pin.argv)) return error;
+  if (int error = sandbox::read_strings(call.tid, envp, kMaxExecStrings, kMaxExecBytes, pin.env)) return error;
+  if (pin.argv.empty()) pin.argv.emplace_back();   // Linux gives such a program one empty argument
+  auto cwd = sandbox::open_task_link(call.tid, "cwd");
+  if (!cwd) return ESRCH;
+  pin.cwd = PathWalk::path_of(cwd->get(), false);
+  return pin_chain(call.tid, pin);
+}
+
+int ExecCalls::pin_named(const TrappedCall& call, PinnedExec& pin) {
+  const bool at = call.nr == SYS_execveat;
+  const int dirfd = at ? static_cast<int>(call.args[0]) : AT_FDCWD;
+  const uint64_t flags = at ? call.args[4] : 0;
+  if (flags & ~uint64_t{AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW}) return EINVAL;
+  const bool by_fd = pin.asked.empty() && (flags & AT_EMPTY_PATH);
+  pin.execfn = dirfd == AT_FDCWD || (!pin.asked.empty() && pin.asked[0] == '/') ? pin.asked
+                                                                              : with_fd_prefix(dirfd, pin.asked);
+  UniqueFd base;
+  if (int error = Trap::base_of(call.tid, dirfd, by_fd ? "." : pin.asked, base)) return error;
+  PinnedImage named;
+  if (by_fd) {
+    named.fd = std::move(base);
+  } else {
+    const Final final = flags & AT_SYMLINK_NOFOLLOW ? Final::kNoFollow : Final::kFollow;
+    Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, pin.asked, final, Missing::kError);
+    if (r.error) return r.error;
+    named.fd = std::move(r.object);
+  }
+  if (int error = finish_image(named)) return error;
+  pin.images.push_back(std::move(named));
+  return 0;
+}
+
+// `image.fd` pins the object: checks that it can be executed, reads it, names it.
+int ExecCalls::finish_image(PinnedImage& image) {
+  if (int error = object_facts(image.fd.get(), image.facts)) return error;
+  if (image.facts.symlink) return ELOOP;
+  if (image.facts.kind != kernel::FileKind::kRegular) return EACCES;
+  struct statvfs mount{};
+  if (::fstatvfs(image.fd.get(), &mount) != 0 || (mount.f_flag & ST_NOEXEC)) return EACCES;
+  if (::faccessat(image.fd.get(), "", X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return errno;
+  image.image.path = PathWalk::path_of(image.fd.get(), image.facts.nlink == 0);
+  if (image.image.path.empty() || image.facts.nlink == 0) return EKEYREJECTED;
+  const int readable = reopen(image.fd.get(), O_RDONLY | O_NONBLOCK);
+  if (readable < 0) return readable == -EACCES ? EKEYREJECTED : -readable;
+  image.fd.reset(readable);
+  image.image.file = image.facts.identity;
+  image.labelled = !trap_.places.contains(image.facts.dev);
+  const auto digest = digests_.of(readable, image.facts);
+  if (!digest) return digest.error().code != 0 ? digest.error().code : EIO;
+  image.image.sha256 = *digest;
+  return 0;
+}
+
+int ExecCalls::pin_image(int tid, Base base, const std::string& path, PinnedImage& out) {
+  Resolution r = trap_.walk.resolve(Caller{tid}, base, path, Final::kFollow, Missing::kError);
+  if (r.error) return r.error;
+  out.fd = std::move(r.object);
+  return finish_image(out);
+}
+
+// Follows #! lines to the binary, then the binary to its loader, as the kernel will.
+int ExecCalls::pin_chain(int tid, PinnedExec& pin) {
+  pin.final_argv = pin.argv;
+  std::string name = pin.execfn;   // what the next interpreter is told to open
+  UniqueFd cwd;
+  if (int error = Trap::base_of(tid, AT_FDCWD, ".", cwd)) return error;
+  for (int depth = 0;; ++depth) {
+    const auto kind = image_kind(pin.images.back().fd.get());
+    if (!kind) return kind.error().code != 0 ? kind.error().code : ENOEXEC;
+    if (!kind->script) {
+      if (!kind->loader) return 0;
+      PinnedImage loader;
+      if (int error = pin_image(tid, Base{cwd.get()}, *kind->loader, loader)) return error;
+      pin.loader.push_back(std::move(loader));
+      return 0;
+    }
+    if (depth >= kMaxInterpreters) return ELOOP;
+    const Shebang& shebang = *kind->script;
+    std::vector<std::string> rewritten{shebang.interpreter};
+    if (shebang.argument) rewritten.push_back(*shebang.argument);
+    rewritten.push_back(name);
+    rewritten.insert(rewritten.end(), pin.final_argv.begin() + 1, pin.final_argv.end());
+    pin.final_argv = std::move(rewritten);
+    pin.script_path = name;
+    PinnedImage next;
+    if (int error = pin_image(tid, Base{cwd.get()}, shebang.interpreter, next)) return error;
+    pin.images.push_back(std::move(next));
+    name = shebang.interpreter;
+  }
+}
+
+void ExecCalls::perform(const TrappedCall& call, Judged judged, PinnedExec& pin) {
+  const kernel::Certificate certificate = *std::move(judged.certificate);
+  const char* name = name_of(call.nr);
+  const auto give_up = [&](int error, const char* grade) {
+    trap_.session.outcome(judged.seq, name, call.tid, error, grade);
+    trap_.listener.refuse(call.id, error);
+  };
+  if (kernel::action_digest(pin.effect()) != certificate.digest()) return give_up(EACCES, "emulated");
+  if (const auto seized = sandbox::seize_for_exec(call.tid); !seized) {
+    return give_up(seized.error().code == ESRCH ? ESRCH : EACCES, "emulated");
+  }
+  const bool proceeding = trap_.listener.proceed_to_exec(call.id);
+  const sandbox::ExecStop stop = sandbox::wait_exec(call.tid);
+  using Kind = sandbox::ExecStop::Kind;
+  if (!proceeding || stop.kind != Kind::kExeced) {
+    if (stop.kind == Kind::kFailed) sandbox::detach(stop.pid);
+    trap_.session.outcome(judged.seq, name, call.tid, stop.kind == Kind::kFailed ? stop.error : ESRCH, "emulated");
+    return;
+  }
+  const std::string wrong = difference(stop.pid, pin);
+  if (!wrong.empty()) {
+    sandbox::kill_traced(stop.pid);
+    trap_.session.outcome(judged.seq, name, stop.pid, 0, "killed:proof");
+    return;
+  }
+  std::optional<ScriptBinding> binding;
+  if (!pin.script_path.empty()) {
+    binding = ScriptBinding{pin.script_path, pin.images[pin.images.size() - 2].image, judged.seq};
+  }
+  if (!bindings_.bind(stop.pid, std::move(binding))) {
+    sandbox::kill_traced(stop.pid);
+    trap_.session.outcome(judged.seq, name, stop.pid, 0, "killed:proof");
+    return;
+  }
+  started_ = true;
+  trap_.session.outcome(judged.seq, name, stop.pid, 0, "exec-proved");
+  sandbox::detach(stop.pid);
+}
+
+std::string ExecCalls::difference(pid_t pid, const PinnedExec& pin) {
+  const auto proof = read_exec_proof(pid);
+  if (!proof) return proof.error().what;
+  const PinnedImage& binary = pin.binary();
+  const auto same_file = [this](const PinnedImage& image, int fd) {
+    ObjectFacts facts;
+    if (object_facts(fd, facts) != 0 || !(facts.identity == image.image.file)) return false;
+    const auto digest = digests_.of(image.fd.get(), facts);
+    return digest && *digest == image.image.sha256;
+  };
+  if (!same_file(binary, proof->exe.get())) return "another executable";
+  if ((proof->loader_base == 0) != pin.loader.empty()) return "another loader";
+  if (!pin.loader.empty()) {
+    const PinnedImage& loader = pin.loader[0];
+    if (!maps_file_at(pid, proof->loader_base, loader.fd.get())) return "another loader";
+    if (!same_file(loader, loader.fd.get())) return "another loader";
+  }
+  if (proof->argv != pin.final_argv) return "other arguments";
+  if (proof->env != pin.env) return "another environment";
+  if (proof->execfn != pin.execfn) return "another AT_EXECFN";
+  for (const uint32_t uid : proof->uids) {
+    if (uid != trap_.uid) return "another uid";
+  }
+  return proof->uids.size() == 4 ? "" : "no uids";
+}
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,83 @@
+#include "supervisor/name_table.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+
+#include <memory>
+
+namespace certgate::supervisor {
+namespace {
+
+constexpr uint8_t kFirstOctet = 198, kSecondOctet = 18;   // 198.18.0.0/15
+constexpr uint32_t kFirstNumber = 256;                    // 198.18.1.0: low ones look like networks
+
+Address address_for(uint32_t number) {
+  Address out{};
+  out[10] = out[11] = 0xff;
+  const uint32_t host = kFirstNumber + number;
+  out[12] = kFirstOctet;
+  out[13] = static_cast<uint8_t>(kSecondOctet + ((host >> 16) & 1));
+  out[14] = static_cast<uint8_t>(host >> 8);
+  out[15] = static_cast<uint8_t>(host);
+  return out;
+}
+
+template <typename Predicate>
+bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predicate predicate) {
+  for (const kernel::Rule& rule : policy.rules) {
+    if (rule.effect != kernel::Effect::kAllow) continue;
+    for (const kernel::EndpointPattern& e : rule.endpoints) {
+      if (e.host.could_match_name(name) && predicate(e)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+bool NameTable::could_allow(const std::string& name) const {
+  return any_endpoint(policy_, name, [](const kernel::EndpointPattern&) { return true; });
+}
+
+bool NameTable::has_via(const std::string& name) const {
+  return !any_endpoint(policy_, name, [](const kernel::EndpointPattern& e) { return !e.via.has_value(); });
+}
+
+std::optional<Address> NameTable::bind(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  const auto it = numbers_.find(name);
+  if (it != numbers_.end()) return address_for(it->second);
+  if (names_.size() >= kMaxNames) return std::nullopt;
+  const auto number = static_cast<uint32_t>(names_.size());
+  names_.push_back(name);
+  numbers_.emplace(name, number);
+  return address_for(number);
+}
+
+std::optional<std::string> NameTable::name_of(const Address& address) const {
+  if (!is_ipv4(address) || address[12] != kFirstOctet || (address[13] & 0xfe) != kSecondOctet) return std::nullopt;
+  const uint32_t host = (uint32_t{address[13]} & 1) << 16 | uint32_t{address[14]} << 8 | address[15];
+  const std::lock_guard lock(mutex_);
+  if (host < kFirstNumber || host - kFirstNumber >= names_.size()) return std::nullopt;
+  return names_[host - kFirstNumber];
+}
+
+Result<std::vector<Address>> resolve_on_host(const std::string& name) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_ADDRCONFIG;
+  addrinfo* list = nullptr;
+  const int error = ::getaddrinfo(name.c_str(), nullptr, &hints, &list);
+  if (error != 0) return fail("resolve " + name + ": " + ::gai_strerror(error), EHOSTUNREACH);
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, ::freeaddrinfo);
+  std::vector<Address> out;
+  for (const addrinfo* at = list; at != nullptr && out.size() < 16; at = at->ai_next) {
+    sockaddr_storage storage{};
+    if (at->ai_addrlen > sizeof storage) continue;
+    std::memcpy(&storage, at->ai_addr, at->ai_addrlen);
+    if (auto endpoint = endpoint_of(storage, at->ai_addrlen)) out.push_back(endpoint->address);
+  }
+  return out;
+}
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,342 @@
+#include "supervisor/open_call.h"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "sandbox/remote.h"
+
+namespace certgate::supervisor {
+namespace {
+
+using sandbox::TrappedCall;
+using sandbox::UniqueFd;
+
+// Which argument plays which role, per system call; -1 = it has none.
+struct OpenRow {
+  int nr;
+  const char* name;
+  int dirfd, path, flags, mode, how, how_size;
+};
+constexpr OpenRow kOpenRows[] = {
+    {SYS_open, "open", -1, 0, 1, 2, -1, -1},
+    {SYS_openat, "openat", 0, 1, 2, 3, -1, -1},
+    {SYS_creat, "creat", -1, 0, -1, 1, -1, -1},
+    {SYS_openat2, "openat2", 0, 1, -1, -1, 2, 3},
+};
+constexpr uint64_t kTmpfile = O_TMPFILE & ~O_DIRECTORY;
+constexpr uint64_t kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK |
+                                 O_SYNC | O_DSYNC | O_ASYNC | O_DIRECT | O_LARGEFILE | O_DIRECTORY |
+                                 O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | kTmpfile | 0100000;
+constexpr uint64_t kKnownResolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS |
+                                   RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_CACHED;
+constexpr int kMaxRaces = 8;   // a name that appears and vanishes under us
+
+const OpenRow* row_of(int nr) {
+  for (const OpenRow& row : kOpenRows) {
+    if (row.nr == nr) return &row;
+  }
+  return nullptr;
+}
+
+// Copies open_how as the kernel does (openat2(2)): one snapshot, longer structs only if zero.
+int read_how(int tid, uint64_t address, uint64_t size, open_how& how) {
+  if (size < sizeof how) return EINVAL;
+  if (size > 4096) return E2BIG;
+  std::array<char, 4096> room;
+  if (int error = sandbox::read_memory(tid, address, room.data(), size)) return error;
+  if (std::any_of(room.begin() + sizeof how, room.begin() + static_cast<std::ptrdiff_t>(size),
+                  [](char c) { return c != 0; })) {
+    return E2BIG;
+  }
+  std::memcpy(&how, room.data(), sizeof how);
+  if ((how.flags & ~kKnownFlags) || (how.resolve & ~kKnownResolve)) return EINVAL;
+  const bool makes = (how.flags & O_CREAT) || (how.flags & kTmpfile);
+  if (how.mode & ~uint64_t{07777}) return EINVAL;
+  if (!makes && how.mode != 0) return EINVAL;
+  return 0;
+}
+
+// /proc/<pid>/mem would make every argument in memory changeable from outside the thread.
+bool is_process_memory(const std::string& path) {
+  return path.starts_with("/proc/") && (path.ends_with("/mem") || path.ends_with("/clear_refs"));
+}
+
+bool is_terminal(dev_t rdev) {
+  const unsigned major = ::major(rdev);
+  return major == 4 || major == 5 || (major >= 136 && major <= 143);
+}
+
+}  // namespace
+
+kernel::OpenEffect PinnedOpen::effect() const {
+  kernel::OpenEffect e;
+  e.path = path;
+  e.kind = create() ? kernel::FileKind::kRegular : facts.kind;
+  e.file = facts.identity;
+  e.read = read;
+  e.write = write;
+  e.create = create();
+  e.flags = flags;
+  e.mode = mode;
+  return e;
+}
+
+int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
+  const OpenRow* row = row_of(call.nr);
+  if (row == nullptr) return ENOSYS;
+  uint64_t resolve = 0, mode = 0;
+  if (row->how >= 0) {
+    open_how how{};
+    if (int error = read_how(call.tid, call.args[row->how], call.args[row->how_size], how)) return error;
+    // An O_PATH descriptor cannot be injected, and these flags are in memory: callers fall back to openat.
+    if (how.flags & O_PATH) return ENOSYS;
+    pin.flags = how.flags;
+    mode = how.mode;
+    resolve = how.resolve;
+  } else {
+    pin.flags = row->flags >= 0 ? static_cast<uint32_t>(call.args[row->flags]) & kKnownFlags
+                                : uint64_t{O_CREAT | O_WRONLY | O_TRUNC};
+    mode = call.args[row->mode] & 07777;
+  }
+  const int dirfd = row->dirfd >= 0 ? static_cast<int>(call.args[row->dirfd]) : AT_FDCWD;
+  if (int error = sandbox::read_string(call.tid, call.args[row->path], kMaxPath, pin.asked)) return error;
+
+  const uint64_t access = pin.flags & O_ACCMODE;
+  pin.tmpfile = (pin.flags & kTmpfile) != 0;
+  if (pin.tmpfile && ((pin.flags & O_TMPFILE) != O_TMPFILE || access == O_RDONLY)) return EINVAL;
+  if ((pin.flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY) && !pin.tmpfile) return EINVAL;
+  pin.read = access == O_RDONLY || access == O_RDWR;
+  pin.write = access != O_RDONLY || (pin.flags & O_TRUNC);
+  if (int error = pin_object(call.tid, dirfd, resolve, pin)) return error;
+  if (pin.create()) {
+    auto task = sandbox::task_facts(call.tid);
+    if (!task) return ESRCH;
+    pin.mode = static_cast<uint32_t>(mode & ~task->umask);
+    pin.write = true;
+  }
+  return 0;
+}
+
+int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin) const {
+  UniqueFd base;
+  if (int error = Trap::base_of(tid, dirfd, pin.asked, base)) return error;
+  const bool creates = (pin.flags & O_CREAT) && !pin.tmpfile;
+  const bool no_follow = (pin.flags & O_NOFOLLOW) || (creates && (pin.flags & O_EXCL));
+  Resolution r = trap_.walk.resolve(Caller{tid}, Base{base.get()}, pin.asked,
+                                    no_follow ? Final::kNoFollow : Final::kFollow,
+                                    creates ? Missing::kParent : Missing::kError, resolve);
+  if (r.error) return r.error;
+  if (r.parent) {
+    pin.parent = std::move(r.parent);
+    pin.name = std::move(r.name);
+    if (int error = object_facts(pin.parent.get(), pin.facts)) return error;
+    pin.path = PathWalk::path_of(pin.parent.get(), pin.facts.nlink == 0);
+    if (pin.path.empty()) return EACCES;
+    if (pin.path.back() != '/') pin.path += '/';
+    pin.path += pin.name;
+    return 0;
+  }
+  pin.object = std::move(r.object);
+  if (int error = object_facts(pin.object.get(), pin.facts)) return error;
+  if (creates && (pin.flags & O_EXCL)) return EEXIST;
+  if (pin.facts.symlink) return ELOOP;
+  const bool directory = pin.facts.kind == kernel::FileKind::kDirectory;
+  if ((pin.flags & O_DIRECTORY) && !directory) return ENOTDIR;
+  if (directory && !pin.tmpfile && (pin.write || creates)) return EISDIR;
+  if (pin.facts.kind == kernel::FileKind::kSocket) return ENXIO;
+  if (pin.facts.kind == kernel::FileKind::kDevice && pin.facts.rdev == ::makedev(5, 0)) {
+    if (int error = pin_terminal(tid, pin)) return error;
+  }
+  pin.path = PathWalk::path_of(pin.object.get(), pin.facts.nlink == 0);
+  if (pin.path.empty()) {
+    // No path at all: a pipe or another anonymous object, reached through /proc/<pid>/fd.
+    pin.path = pin.asked;
+    if (pin.facts.kind == kernel::FileKind::kFifo) pin.facts.kind = kernel::FileKind::kPipe;
+  } else if (pin.tmpfile) {
+    pin.path += "/#tmpfile";
+  }
+  return 0;
+}
+
+// /dev/tty is the *caller's* controlling terminal: none, the one we share with it, or one of its own.
+int OpenCalls::pin_terminal(int tid, PinnedOpen& pin) const {
+  const auto stat = sandbox::read_file("/proc/" + std::to_string(tid) + "/stat", 4096);
+  if (!stat) return ENXIO;
+  const size_t paren = stat->rfind(')');   // the command name may hold anything
+  int group = 0, session = 0, tty = 0;
+  char state = 0;
+  int parent = 0;
+  if (paren == std::string::npos ||
+      std::sscanf(stat->c_str() + paren + 1, " %c %d %d %d %d", &state, &parent, &group, &session, &tty) != 5) {
+    return ENXIO;
+  }
+  if (tty == 0) return ENXIO;
+  if (session == trap_.session_id) return 0;   // ours too: opening /dev/tty here gives the same terminal
+  const auto number = static_cast<unsigned>(tty);
+  const unsigned minor = (number & 0xff) | ((number >> 12) & 0xfff00);
+  Resolution r = trap_.walk.resolve(Caller{tid}, Base{}, "/dev/pts/" + std::to_string(minor), Final::kNoFollow,
+                                    Missing::kError);
+  if (r.error) return ENXIO;
+  pin.object = std::move(r.object);
+  if (int error = object_facts(pin.object.get(), pin.facts)) return error;
+  return pin.facts.rdev == ::makedev((number >> 8) & 0xfff, minor) ? 0 : ENXIO;
+}
+
+// What the kernel would refuse anyway is no effect and no matter of policy: the caller gets exactly
+// that errno (programs probe), and nothing is recorded.
+int OpenCalls::natively_refused(const PinnedOpen& pin) const {
+  if (pin.create() && !pin.tmpfile) {
+    return ::faccessat(pin.parent.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) == 0 ? 0 : errno;
+  }
+  if (pin.facts.kind == kernel::FileKind::kPipe) return 0;
+  const int want = (pin.read ? R_OK : 0) | (pin.write ? W_OK : 0);
+  return ::faccessat(pin.object.get(), "", want, AT_EMPTY_PATH | AT_EACCESS) == 0 ? 0 : errno;
+}
+
+// Bottom for what lives and dies with the sandbox; `unknown` when the store cannot say.
+kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
+  if (pin.facts.kind == kernel::FileKind::kPipe || trap_.places.contains(pin.facts.dev)) return {};
+  if (pin.facts.kind == kernel::FileKind::kDevice && is_terminal(pin.facts.rdev)) {
+    return kernel::Label::of({{kernel::OriginClass::kUser, ""}});
+  }
+  if (pin.create()) return trap_.session.decider().policy().zone_label(pin.path);
+  auto label = trap_.session.file_label(pin.facts.identity, pin.path);
+  return label ? *std::move(label) : kernel::Label::unknown();
+}
+
+Hold OpenCalls::hold_of(const PinnedOpen& pin) const {
+  Hold hold;
+  const bool file = pin.facts.kind == kernel::FileKind::kRegular || pin.create();
+  if (!pin.write || !file) return hold;
+  hold.kind = Hold::Kind::kWritableFile;
+  hold.pin = pin.create() ? -1 : pin.object.get();
+  hold.file = pin.facts.identity;
+  hold.labelled = !trap_.places.contains(pin.facts.dev);
+  return hold;
+}
+
+void OpenCalls::handle(const TrappedCall& call) {
+  // A name may appear between decode and perform; then the call is judged again for what is there.
+  for (int races = 0; races < kMaxRaces; ++races) {
+    if (try_once(call) != Attempt::kRaced) return;
+  }
+  trap_.listener.refuse(call.id, EAGAIN);
+}
+
+OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
+  const auto pin = std::make_shared<PinnedOpen>();
+  int error = decode(call, *pin);
+  if (!trap_.listener.valid(call.id)) return Attempt::kDone;
+  if (error == 0 && pin->write) error = natively_refused(*pin);
+  if (error != 0) {
+    trap_.listener.refuse(call.id, error);
+    return Attempt::kDone;
+  }
+  const CallInfo info{call.tid, row_of(call.nr)->name, pin->asked};
+  if (is_process_memory(pin->path)) {
+    const kernel::Verb verb = pin->write ? kernel::Verb::kWrite : kernel::Verb::kRead;
+    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(info, pin->path, verb,
+                                                                   "memory of a process is never opened"));
+    return Attempt::kDone;
+  }
+  if (trap_.stdio.covers(pin->facts, pin->read, pin->write)) pin->facts.kind = kernel::FileKind::kPipe;
+  const kernel::Call judged_call{pin->effect(), label_of(*pin)};
+  Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin));
+  if (!judged.certificate) {
+    trap_.listener.refuse(call.id, judged.error);
+    return Attempt::kDone;
+  }
+  const bool waits = pin->facts.kind == kernel::FileKind::kFifo || pin->facts.kind == kernel::FileKind::kPipe;
+  if (!waits || pin->create() || (pin->flags & O_NONBLOCK)) {
+    return perform(call, std::move(judged), *pin, judged_call.object);
+  }
+  const auto shared = std::make_shared<Judged>(std::move(judged));
+  const bool taken = pool_.try_run(call.id, [this, call, shared, pin, label = judged_call.object] {
+    (void)perform(call, std::move(*shared), *pin, label);   // an existing object: nothing to race for
+  });
+  if (!taken) {
+    trap_.session.outcome(shared->seq, row_of(call.nr)->name, call.tid, EAGAIN, "emulated");
+    trap_.listener.refuse(call.id, EAGAIN);
+  }
+  return Attempt::kDone;
+}
+
+int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin, UniqueFd& out) const {
+  if (kernel::action_digest(pin.effect()) != certificate.digest()) return EACCES;
+  const uint64_t dropped = O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  const int flags = static_cast<int>((pin.flags & ~dropped) | O_NOCTTY | O_CLOEXEC);
+  if (pin.tmpfile) {
+    const std::string dir = "/proc/self/fd/" + std::to_string(pin.object.get());
+    out.reset(::open(dir.c_str(), flags | static_cast<int>(pin.flags & O_EXCL), pin.mode));
+    return out ? 0 : errno;
+  }
+  if (pin.create()) {
+    out.reset(::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | O_NOFOLLOW, pin.mode));
+    return out ? 0 : errno;
+  }
+  const int fd = reopen(pin.object.get(), flags);
+  if (fd < 0) return -fd;
+  out.reset(fd);
+  struct stat s{};
+  if (::fstat(fd, &s) != 0 || s.st_ino != pin.facts.identity.ino || s.st_dev != pin.facts.dev) {
+    // Only a device may answer with another inode than its name has (/dev/tty, /dev/ptmx).
+    if (pin.facts.kind != kernel::FileKind::kDevice) return EACCES;
+  }
+  return 0;
+}
+
+// The script an interpreter was started for must be the certified one, byte for byte.
+int OpenCalls::check_binding(const TrappedCall& call, const PinnedOpen& pin, int fd) {
+  const auto binding = bindings_.take(call.tid, pin.asked);
+  if (!binding) return 0;
+  ObjectFacts facts;
+  if (object_facts(fd, facts) == 0 && facts.identity == binding->script.file) {
+    const auto digest = digests_.of(fd, facts);
+    if (digest && *digest == binding->script.sha256) return 0;
+  }
+  trap_.session.outcome(binding->certificate_seq, "execve", call.tid, 0, "killed:proof");
+  ::kill(call.tid, SIGKILL);
+  return EACCES;
+}
+
+OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, PinnedOpen& pin,
+                                      const kernel::Label& label) {
+  const kernel::Certificate certificate = *std::move(judged.certificate);
+  UniqueFd fd;
+  int error = open_pinned(certificate, pin, fd);
+  const bool raced = error == EEXIST && !pin.name.empty() && !(pin.flags & O_EXCL);
+  if (error == 0 && judged.hold != 0) {
+    ObjectFacts made = pin.facts;
+    if (pin.create()) error = object_facts(fd.get(), made);
+    const auto settled = trap_.session.settle_file(judged.hold, fd.get(), made.identity,
+                                                   label.join(certificate.object_label()),
+                                                   !trap_.places.contains(made.dev));
+    if (!settled) {
+      trap_.session.fatal(settled.error().what);
+      error = EIO;
+    }
+  }
+  if (error == 0) error = check_binding(call, pin, fd.get());
+  if (error == 0) {
+    error = trap_.listener.inject(call.id, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);
+    if (error == 0) return Attempt::kDone;
+  }
+  trap_.session.release(judged.hold);
+  trap_.session.outcome(judged.seq, row_of(call.nr)->name, call.tid, error, "emulated");
+  if (raced) return Attempt::kRaced;
+  trap_.listener.refuse(call.id, error);
+  return Attempt::kDone;
+}
+
+}  // namespace certgate::supervisor

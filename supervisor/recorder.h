@@ -1,0 +1,42 @@
+// Recorder: appends this agent's records to its log segment, before the effect they are about.
+//
+//   CG_TRY(uint64_t seq, recorder.append(std::move(record), Durability::kOrdered));
+//
+// `ordered`: when append returns, the bytes are in the page cache of an O_APPEND file and survive
+// the death of every process of ours. `strict`: fdatasync has returned too. After any error the
+// recorder stays failed: no record, no effect.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kernel/policy.h"
+#include "kernel/record.h"
+#include "kernel/result.h"
+#include "sandbox/fd.h"
+
+namespace certgate::supervisor {
+
+class Recorder {
+ public:
+  Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq);
+
+  // Fills run, seq, times and token, and writes one frame. Returns the record's seq. Thread-safe.
+  Result<uint64_t> append(kernel::Record record, kernel::Durability durability);
+
+  const std::string& run() const { return run_; }
+  uint64_t last_seq();
+
+ private:
+  const std::string run_;
+  const std::string token_;
+  const sandbox::UniqueFd segment_;
+  std::mutex mutex_;                   // guards the fields below and the order of frames
+  uint64_t next_seq_;
+  bool failed_ = false;
+  std::vector<uint8_t> encoded_, frame_;   // reused buffers
+};
+
+}  // namespace certgate::supervisor

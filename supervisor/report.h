@@ -1,0 +1,29 @@
+// Report: how a call is put into a record, and how a refusal is put into words.
+#pragma once
+
+#include <string>
+
+#include "kernel/decide.h"
+#include "kernel/record.h"
+
+namespace certgate::supervisor {
+
+struct CallInfo;
+
+// Verb, object, arguments and identities of a call; kind and verdict are left to the caller.
+kernel::Record describe(const CallInfo& info, const kernel::Call& call);
+// "/usr/bin/git" or "page.test:80": what rules match against.
+std::string object_text(const kernel::Effects& effect);
+
+// One line for the operator: what, why (rule, origin), how to see more. Escaped.
+std::string refusal_line(const kernel::Record& record);
+// The same as one JSON object with the keys of `certgate audit list --json`.
+std::string refusal_json(const kernel::Record& record);
+
+// Makes untrusted bytes safe for a terminal: everything but printable UTF-8 becomes \xNN.
+std::string escape(std::string_view bytes);
+
+// Writes one line to stderr in a single write.
+void print_line(const std::string& line);
+
+}  // namespace certgate::supervisor

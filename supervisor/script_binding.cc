@@ -1,0 +1,25 @@
+#include "supervisor/script_binding.h"
+
+#include <utility>
+
+namespace certgate::supervisor {
+
+bool ScriptBindings::bind(int tgid, std::optional<ScriptBinding> binding) {
+  const std::lock_guard lock(mutex_);
+  bound_.erase(tgid);
+  if (!binding) return true;
+  if (bound_.size() >= kMaxBindings) return false;
+  bound_.emplace(tgid, *std::move(binding));
+  return true;
+}
+
+std::optional<ScriptBinding> ScriptBindings::take(int tgid, const std::string& asked) {
+  const std::lock_guard lock(mutex_);
+  const auto it = bound_.find(tgid);
+  if (it == bound_.end() || it->second.asked != asked) return std::nullopt;
+  std::optional<ScriptBinding> out(std::move(it->second));
+  bound_.erase(it);
+  return out;
+}
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,305 @@
+#include "supervisor/session.h"
+
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "supervisor/path_walk.h"
+#include "supervisor/report.h"
+
+namespace certgate::supervisor {
+namespace {
+
+int64_t boot_ns() {
+  timespec t{};
+  ::clock_gettime(CLOCK_BOOTTIME, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+std::string rule_ids(const kernel::Certificate& certificate, const kernel::Policy& policy) {
+  std::string out;
+  for (const auto& use : certificate.rules()) {
+    const std::string& id = policy.rules[use.rule].id;
+    if (out == id) continue;
+    if (!out.empty()) out += '+';
+    out += id;
+  }
+  return out;
+}
+
+}  // namespace
+
+bool open_for_writing(int pin) {
+  // A read lease is granted only while nobody has the file open for writing. It is given back at once.
+  sandbox::UniqueFd fd(reopen(pin, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return true;
+  if (::fcntl(fd.get(), F_SETLEASE, F_RDLCK) != 0) return true;
+  ::fcntl(fd.get(), F_SETLEASE, F_UNLCK);
+  return false;
+}
+
+Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
+                 Channel& channel, Report report)
+    : decider_(std::move(decider)),
+      recorder_(recorder),
+      labels_(std::move(labels)),
+      channel_(channel),
+      report_(report),
+      started_ns_(boot_ns()) {
+  state_.label = std::move(initial);
+  state_.used.resize(decider_.policy().rules.size());
+}
+
+kernel::Instant Session::now() const {
+  timespec t{};
+  ::clock_gettime(CLOCK_REALTIME, &t);
+  return {int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec, boot_ns() - started_ns_};
+}
+
+kernel::Label Session::label() const {
+  const std::lock_guard lock(mutex_);
+  return state_.label;
+}
+
+size_t Session::refusals() const {
+  const std::lock_guard lock(mutex_);
+  return reported_;
+}
+
+void Session::fatal(const std::string& what) const {
+  if (fatal_) fatal_(what);
+}
+
+Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file, const std::string& path) const {
+  CG_TRY(std::optional<kernel::Label> stored, labels_.find(file));
+  if (stored) return *std::move(stored);
+  return decider_.policy().zone_label(path);
+}
+
+Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold) {
+  const std::lock_guard lock(mutex_);
+  if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();
+  if (hold.kind != Hold::Kind::kNone && held_.size() >= kMaxHeld) {
+    return refused(info, call, decider_.constraint(state_, "more than 4096 files or connections held open"));
+  }
+  kernel::Verdict verdict = decider_.decide(state_, call, now());
+  if (auto* refusal = std::get_if<kernel::Refusal>(&verdict);
+      refusal != nullptr && refusal->reason == kernel::Reason::kHeldWritable) {
+    // The kernel judges by what was opened; ask the system which of those are still open.
+    prune_dead_files();
+    verdict = decider_.decide(state_, call, now());
+  }
+  if (auto* refusal = std::get_if<kernel::Refusal>(&verdict)) return refused(info, call, *refusal);
+
+  Judged out;
+  out.certificate.emplace(std::get<kernel::Certificate>(std::move(verdict)));
+  const kernel::Certificate& certificate = *out.certificate;
+  kernel::Record record = describe(info, call);
+  record.kind = kernel::RecordKind::kCertificate;
+  record.rule = rule_ids(certificate, decider_.policy());
+  record.origins = certificate.decision_label().text();
+  const bool raises = !(certificate.raised_to() == state_.label);
+  if (raises) record.raised = certificate.raised_to().text();
+  record.digest.assign(certificate.digest().begin(), certificate.digest().end());
+  const auto seq = recorder_.append(std::move(record), certificate.durability());
+  if (!seq) {
+    fatal(seq.error().what);
+    return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+  }
+  out.seq = *seq;
+  if (raises) {
+    if (auto raised = finish_raise(certificate); !raised) {
+      fatal(raised.error().what);
+      return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+    }
+  }
+  kernel::apply(state_, certificate);
+  if (hold.kind != Hold::Kind::kNone && !certificate.rules().empty()) {
+    Held held;
+    held.id = out.hold = next_hold_++;
+    held.file = hold.file;
+    held.labelled = hold.labelled;
+    if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
+    held_.push_back(std::move(held));
+    const bool file = hold.kind == Hold::Kind::kWritableFile;
+    state_.held.push_back({file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
+                           certificate.rules().back().rule, object_text(call.effect)});
+  }
+  return out;
+}
+
+// Before the raising call goes on: cut what the new label may not use, mark what is being written.
+Status Session::finish_raise(const kernel::Certificate& certificate) {
+  std::vector<uint32_t> shut = certificate.shut();
+  std::sort(shut.rbegin(), shut.rend());
+  for (const uint32_t index : shut) {
+    if (index >= held_.size()) continue;
+    if (held_[index].shut) held_[index].shut();
+    erase_held(index);   // a pending one finds itself gone when it settles
+  }
+  prune_dead_files();
+  for (const Held& held : held_) {
+    if (held.shut || held.pending || !held.labelled) continue;
+    CG_CHECK(channel_.join_file(held.file, certificate.raised_to()));
+  }
+  return ok();
+}
+
+void Session::prune_dead_files() {
+  for (size_t i = held_.size(); i-- > 0;) {
+    const bool file = state_.held[i].kind == kernel::Held::Kind::kWritableFile;
+    if (file && !held_[i].pending && !open_for_writing(held_[i].pin.get())) erase_held(i);
+  }
+}
+
+void Session::erase_held(size_t index) {
+  held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
+  state_.held.erase(state_.held.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
+                            const kernel::Label& label, bool labelled) {
+  const std::lock_guard lock(mutex_);
+  // The label may have risen since the decision: the file gets what holds now.
+  if (labelled) {
+    const kernel::Label joined = label.join(state_.label);
+    CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
+    if (!stored || !stored->covers(joined)) CG_CHECK(channel_.join_file(file, joined));
+  }
+  for (size_t i = 0; i < held_.size(); ++i) {
+    if (held_[i].id != hold) continue;
+    for (size_t j = 0; j < held_.size(); ++j) {   // one entry per file and rule is enough
+      if (j != i && !held_[j].pending && !held_[j].shut && held_[j].file == file &&
+          state_.held[j].rule == state_.held[i].rule) {
+        erase_held(i);
+        return ok();
+      }
+    }
+    held_[i].file = file;
+    held_[i].labelled = labelled;
+    if (!held_[i].pin) {
+      held_[i].pin.reset(reopen(fd, O_PATH));
+    }
+    held_[i].pending = false;
+    return ok();
+  }
+  return ok();
+}
+
+bool Session::settle_connection(uint64_t hold, std::function<void()> shut) {
+  const std::lock_guard lock(mutex_);
+  for (Held& held : held_) {
+    if (held.id != hold) continue;
+    held.shut = std::move(shut);
+    held.pending = false;
+    return true;
+  }
+  return false;
+}
+
+void Session::release(uint64_t hold) {
+  if (hold == 0) return;
+  const std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < held_.size(); ++i) {
+    if (held_[i].id == hold) return erase_held(i);
+  }
+}
+
+Judged Session::refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal) {
+  Judged out;
+  out.error = EACCES;
+  kernel::Record record = describe(info, call);
+  record.kind = kernel::RecordKind::kRefusal;
+  record.rule = refusal.rule;
+  record.reason = kernel::reason_text(refusal.reason);
+  record.origins = refusal.decision.text();
+  if (refusal.reason == kernel::Reason::kUntrustedOrigin || refusal.reason == kernel::Reason::kHeldWritable) {
+    record.culprit = refusal.origin.text();
+  }
+  record.argument = refusal.argument;
+  record.why = refusal.why;
+  record.error = static_cast<uint32_t>(out.error);
+  const kernel::Record copy = record;
+  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
+  if (!seq) {
+    fatal(seq.error().what);
+    return out;
+  }
+  out.seq = *seq;
+  report(copy, *seq);
+  return out;
+}
+
+int Session::refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
+                               const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  kernel::Call call;
+  if (verb == kernel::Verb::kConnect) {
+    kernel::ConnectEffect effect;
+    effect.transport = kernel::Transport::kUnix;
+    effect.path = object;
+    call.effect = effect;
+  } else if (verb == kernel::Verb::kExec) {
+    kernel::ExecEffect effect;
+    effect.images.push_back({object, {}, {}});
+    call.effect = effect;
+  } else {
+    kernel::OpenEffect effect;
+    effect.path = object;
+    effect.write = verb == kernel::Verb::kWrite;
+    effect.read = !effect.write;
+    call.effect = effect;
+  }
+  return refused(info, call, decider_.constraint(state_, why)).error;
+}
+
+void Session::refuse_name(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  kernel::Record record;
+  record.kind = kernel::RecordKind::kRefusal;
+  record.call = "resolve";
+  record.verb = static_cast<uint8_t>(kernel::Verb::kConnect) + 1;
+  record.object = name;
+  record.reason = kernel::reason_text(kernel::Reason::kScopeMissing);
+  record.origins = state_.label.text();
+  record.argument = "name";
+  record.why = "no connect rule names this host";
+  record.error = ENOENT;
+  const kernel::Record copy = record;
+  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
+  if (!seq) return fatal(seq.error().what);
+  report(copy, *seq);
+}
+
+void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int error, const char* grade) {
+  kernel::Record record;
+  record.kind = kernel::RecordKind::kOutcome;
+  record.call = call;
+  record.pid = static_cast<uint32_t>(pid);
+  record.ref = certificate_seq;
+  record.error = static_cast<uint32_t>(error);
+  record.grade = grade;
+  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
+  if (!seq) fatal(seq.error().what);
+}
+
+void Session::report(const kernel::Record& record, uint64_t seq) {
+  kernel::Record shown = record;
+  shown.run = recorder_.run();
+  shown.seq = seq;
+  // A program that retries in a loop must not drown the operator; the log has every one.
+  if (reported_ > kMaxReportedLines) return;
+  const std::string key = shown.call + '\0' + shown.object + '\0' + shown.reason + '\0' + shown.rule;
+  if (!reported_once_.insert(key).second) return;
+  if (reported_++ == kMaxReportedLines) {
+    print_line("certgate: further refusals are not printed; see: certgate audit list");
+    return;
+  }
+  print_line(report_ == Report::kJson ? refusal_json(shown) : refusal_line(shown));
+}
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,133 @@
+// Session: the state of one hosted agent and the one place where a call is judged.
+//
+//   auto judged = session.judge(info, call, hold);       // decide + record + label joins, atomically
+//   if (judged.certificate) perform(std::move(*judged.certificate), pinned);
+//   else listener.refuse(id, judged.error);
+//
+// judge() holds the session lock over decide → record → apply → raise, so that the log's order is the
+// order of decisions and a raise is a transaction: when judge() returns a certificate that raises the
+// label, every connection whose rule rejects the new label has been shut down and every file that is
+// still open for writing carries the new label.
+//
+// A handle that outlives its call (a file opened for writing, a connection) is held from the moment it
+// is judged ("pending"), so that a raise in another thread cannot slip between decision and effect:
+//   pending → live (settle_*) → gone (release, pruned, shut)
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernel/decide.h"
+#include "kernel/record.h"
+#include "sandbox/fd.h"
+#include "supervisor/channel.h"
+#include "supervisor/label_view.h"
+#include "supervisor/recorder.h"
+
+namespace certgate::supervisor {
+
+inline constexpr size_t kMaxHeld = 4096;         // handles of one agent
+inline constexpr size_t kPruneHeldAt = 512;      // look for dead ones beyond this
+inline constexpr size_t kMaxReportedLines = 200; // refusals printed per run; all are in the log
+
+// What a record says about a call beyond the effect itself.
+struct CallInfo {
+  int pid = 0;
+  const char* call = "";
+  std::string asked;          // as the agent wrote it
+};
+
+// What will outlive the call, if anything.
+struct Hold {
+  enum class Kind : uint8_t { kNone, kWritableFile, kConnection } kind = Kind::kNone;
+  int pin = -1;                       // O_PATH of an existing file (lent; duplicated)
+  kernel::FileIdentity file;
+  bool labelled = true;               // false: the file lives and dies with the sandbox
+};
+
+struct Judged {
+  std::optional<kernel::Certificate> certificate;
+  uint64_t seq = 0;                   // of the certificate's or refusal's record
+  uint64_t hold = 0;                  // id for settle_* / release, 0 = none
+  int error = 0;                      // errno for the caller when refused
+  const kernel::Rule* rule(const kernel::Policy& policy, size_t i) const {
+    return &policy.rules[certificate->rules()[i].rule];
+  }
+};
+
+enum class Report : uint8_t { kText, kJson };
+
+class Session {
+ public:
+  Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
+          Channel& channel, Report report);
+
+  Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold);
+  // Refuses a form of call that is never performed. Returns the errno for the caller.
+  int refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
+                        const std::string& why);
+  // Records that a name was asked for which no rule could allow.
+  void refuse_name(const std::string& name);
+  // The outcome leaf of a certificate.
+  void outcome(uint64_t certificate_seq, const char* call, int pid, int error, const char* grade);
+
+  // The file exists now: gives it its label and keeps a pin. Must succeed before the fd is handed over.
+  Status settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file, const kernel::Label& label,
+                     bool labelled);
+  // `shut` closes the connection for good (both directions) and may be called from any thread, under
+  // the session lock. False: a raise has shut it already; do not hand it over.
+  bool settle_connection(uint64_t hold, std::function<void()> shut);
+  void release(uint64_t hold);
+
+  // The label of an unopened file: stored, else its zone's.
+  Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path) const;
+  kernel::Label label() const;
+  size_t refusals() const;   // printed so far
+  const kernel::Decider& decider() const { return decider_; }
+  // Called once when the log or the label store has failed: must end the agent.
+  void on_fatal(std::function<void(const std::string&)> handler) { fatal_ = std::move(handler); }
+  void fatal(const std::string& what) const;
+
+ private:
+  struct Held {
+    uint64_t id = 0;
+    bool pending = true;
+    sandbox::UniqueFd pin;
+    kernel::FileIdentity file;
+    bool labelled = false;
+    std::function<void()> shut;
+  };
+
+  void prune_dead_files();
+  Status finish_raise(const kernel::Certificate& certificate);
+  void erase_held(size_t index);
+  Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
+  void report(const kernel::Record& record, uint64_t seq);
+  kernel::Instant now() const;
+
+  const kernel::Decider decider_;
+  Recorder& recorder_;
+  LabelView labels_;
+  Channel& channel_;
+  const Report report_;
+  const int64_t started_ns_;
+  std::function<void(const std::string&)> fatal_;
+  mutable std::mutex mutex_;          // guards all below
+  kernel::State state_;
+  std::vector<Held> held_;            // parallel to state_.held
+  uint64_t next_hold_ = 1;
+  size_t reported_ = 0;
+  std::set<std::string> reported_once_;
+};
+
+// True while some process has the file behind this O_PATH descriptor open for writing (also through
+// a shared mapping or a descriptor in flight). Errs on the side of true.
+bool open_for_writing(int pin);
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,167 @@
+#include "supervisor/supervise.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <thread>
+
+#include "supervisor/connect_call.h"
+#include "supervisor/exec_call.h"
+#include "supervisor/open_call.h"
+#include "supervisor/report.h"
+#include "supervisor/resolver.h"
+
+namespace certgate::supervisor {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr const char* kPrivatePlaces[] = {"tmp", "var/tmp", "run", "dev", "dev/shm", "dev/pts", "proc"};
+
+PrivatePlaces private_places(int root, const std::string& home) {
+  PrivatePlaces out;
+  const auto add = [&](const char* path) {
+    struct stat s{};
+    if (::fstatat(root, path, &s, AT_SYMLINK_NOFOLLOW) == 0) out.devs.insert(s.st_dev);
+  };
+  for (const char* path : kPrivatePlaces) add(path);
+  add(home.c_str() + 1);
+  return out;
+}
+
+void prepare_process() {
+  ::prctl(PR_SET_DUMPABLE, 0);
+  ::umask(0);   // creation modes are computed from the agent's umask, and must arrive unchanged
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGINT, SIG_IGN);    // Ctrl-C is for the agent
+  ::signal(SIGQUIT, SIG_IGN);
+  ::signal(SIGIO, SIG_IGN);     // a read lease that someone broke while we looked
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+}
+
+void kill_sandbox(int init_pidfd) { ::syscall(SYS_pidfd_send_signal, init_pidfd, SIGKILL, nullptr, 0); }
+
+// The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed on.
+void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs, NetCalls& net) {
+  listener.set_wake(sandbox::Wake::kSameCpu);   // older kernels: slower, not different
+  for (;;) {
+    const auto call = listener.receive();
+    if (!call) return;
+    switch (call->nr) {
+      case SYS_open:
+      case SYS_openat:
+      case SYS_openat2:
+      case SYS_creat:
+        opens.handle(*call);
+        break;
+      case SYS_execve:
+      case SYS_execveat:
+        execs.submit(*call);
+        break;
+      case SYS_connect:
+      case SYS_bind:
+        net.handle(*call);
+        break;
+      default:
+        listener.refuse(call->id, ENOSYS);   // the filter and this list disagree: nothing happens
+    }
+  }
+}
+
+int exit_status(int wait_status) {
+  return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+}
+
+Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
+  if (token.policy != policy.digest()) return fail("the token was made for another policy");
+  return ok();
+}
+
+// Runs the io loop until init has ended, then says how the agent ended.
+Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box) {
+  asio::posix::stream_descriptor ended(io, ::fcntl(box.init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
+  asio::signal_set stop(io, SIGTERM, SIGHUP);
+  stop.async_wait([&box](const boost::system::error_code& e, int) {
+    if (!e) kill_sandbox(box.init_pidfd.get());
+  });
+  ended.async_wait(asio::posix::stream_descriptor::wait_read,
+                   [&io](const boost::system::error_code&) { io.stop(); });
+  io.run();
+  return sandbox::wait_agent(box);
+}
+
+void explain_start_failure(int status, const std::string& command, bool started, size_t refusals) {
+  if (started || refusals > 0) return;
+  if (status == kExitNotFound) {
+    print_line(fmt::format("certgate: {}: command not found inside the sandbox (PATH and the policy's "
+                           "read_only list decide what is there)", escape(command)));
+  } else if (status == kExitRefused) {
+    print_line(fmt::format("certgate: {}: not executable", escape(command)));
+  }
+}
+
+}  // namespace
+
+Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
+  CG_TRY(Grant grant, receive_grant(channel_fd.get()));
+  CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
+  CG_CHECK(check_token(token, hosting.policy));
+  CG_CHECK(kernel::validate(hosting.policy));
+  CG_TRY(LabelView labels, LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
+  CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
+  prepare_process();
+
+  Channel channel(std::move(channel_fd));
+  Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
+  const sandbox::Listener listener(std::move(box.notify));
+  Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder, std::move(labels), channel,
+                  hosting.report);
+  session.on_fatal([&box](const std::string& what) {
+    print_line("certgate: " + escape(what) + "; the agent was ended");
+    kill_sandbox(box.init_pidfd.get());
+  });
+  const PathWalk walk(box.root.get());
+  Trap trap{listener, session, walk, private_places(box.root.get(), hosting.spec.home),
+            InheritedStdio::of_this_process(), ::geteuid(), ::getsid(0)};
+  ScriptBindings bindings;
+  ContentDigests digests(::geteuid());
+  NameTable names(hosting.policy);
+  asio::io_context io(1);
+  Relay relay(io);
+  BlockingPool pool(listener);
+  OpenCalls opens(trap, pool, bindings, digests);
+  ExecCalls execs(trap, bindings, digests);
+  NetCalls net(trap, pool, box, names, relay);
+  CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
+  std::thread notify([&] { serve_calls(listener, opens, execs, net); });
+  notify.detach();   // ends with the process: the listener has no caller once the sandbox is gone
+
+  CG_CHECK(sandbox::release(box));
+  CG_TRY(const int wait_status, run_until_end(io, box));
+  const int status = exit_status(wait_status);
+  explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
+  kernel::Record stop;
+  stop.kind = kernel::RecordKind::kStop;
+  stop.error = static_cast<uint32_t>(status);
+  stop.count = recorder.last_seq();
+  CG_TRY(const uint64_t last, recorder.append(std::move(stop), kernel::Durability::kStrict));
+  (void)last;
+  // Threads may still be in calls that have lost their callers; nothing they hold outlives us.
+  std::_Exit(status);
+}
+
+}  // namespace certgate::supervisor

@@ -1,0 +1,31 @@
+// Supervise: hosts one agent, from launch to its last record. The supervisor process's whole life.
+//
+// Threads: the caller's (io: relay, resolver, signals, the end), one notify thread (opens, and hands
+// the rest on), one tracer thread (exec), the blocking pool (connect, FIFOs).
+#pragma once
+
+#include <string>
+
+#include "kernel/policy.h"
+#include "sandbox/launch.h"
+#include "supervisor/session.h"
+
+namespace certgate::supervisor {
+
+struct Hosting {
+  const kernel::Policy& policy;
+  sandbox::Spec spec;
+  kernel::Label initial;            // of argv, environment and stdin
+  Report report = Report::kText;
+};
+
+// Exit statuses of `certgate run` that are not the command's own.
+inline constexpr int kExitFailed = 125;
+inline constexpr int kExitRefused = 126;
+inline constexpr int kExitNotFound = 127;
+
+// The process must be single-threaded and already have the agent's uid and gid. Returns the exit
+// status of the agent (128+N for signal N); an error means that nothing of the agent has run.
+Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel);
+
+}  // namespace certgate::supervisor

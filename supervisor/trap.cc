@@ -1,0 +1,43 @@
+#include "supervisor/trap.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "sandbox/remote.h"
+
+namespace certgate::supervisor {
+
+InheritedStdio InheritedStdio::of_this_process() {
+  InheritedStdio out;
+  for (int fd = 0; fd < 3; ++fd) {
+    struct stat s{};
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags < 0 || ::fstat(fd, &s) != 0) continue;
+    const int mode = flags & O_ACCMODE;
+    out.streams[fd] = {s.st_dev, s.st_ino, true, mode != O_WRONLY, mode != O_RDONLY};
+  }
+  return out;
+}
+
+bool InheritedStdio::covers(const ObjectFacts& facts, bool read, bool write) const {
+  for (const Stream& s : streams) {
+    if (s.open && s.dev == facts.dev && s.ino == facts.identity.ino && (!read || s.readable) &&
+        (!write || s.writable)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int Trap::base_of(int tid, int dirfd, const std::string& path, sandbox::UniqueFd& out) {
+  if (!path.empty() && path[0] == '/') return 0;
+  const std::string what = dirfd == AT_FDCWD ? "cwd" : "fd/" + std::to_string(dirfd);
+  auto fd = sandbox::open_task_link(tid, what);
+  if (!fd) return dirfd != AT_FDCWD && fd.error().code == ENOENT ? EBADF : fd.error().code;
+  out = *std::move(fd);
+  return 0;
+}
+
+}  // namespace certgate::supervisor
