@@ -69,7 +69,8 @@ void print_origin(const Explanation& why, Lines& lines) {
     lines.add("came in by", "the start of the run: it began with this label");
   }
   if (why.wrote) {
-    lines.add("written by", step_text(*why.wrote) + ", agent " + why.wrote->run + " under " + why.wrote->origins);
+    lines.add("written by",
+              step_text(*why.wrote) + ", agent " + why.wrote->run + " under " + why.wrote->origins);
   }
 }
 
@@ -81,7 +82,8 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("time", rfc3339(r.wall_ns));
   lines.add("attempt", r.call.empty() ? r.object : r.call + ' ' + r.object);
   lines.add("asked as", r.asked);
-  for (size_t i = 0; i < r.argv.size(); ++i) lines.add(("argv[" + std::to_string(i) + ']').c_str(), r.argv[i]);
+  for (size_t i = 0; i < r.argv.size(); ++i)
+    lines.add(("argv[" + std::to_string(i) + ']').c_str(), r.argv[i]);
   lines.add("verdict", verdict_text(r));
   lines.add("rule", r.rule + (r.why.empty() ? "" : (r.rule.empty() ? "" : ": ") + r.why));
   lines.add("reason", r.reason);
@@ -94,15 +96,22 @@ void print_text(const Explanation& why, std::ostream& out) {
                              (o.grade.empty() ? "" : ", " + o.grade) + " (" + o.id() + ')');
   }
   lines.add("token", r.token);
-  if (r.kind == RecordKind::kGap) lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
+  if (r.kind == RecordKind::kGap)
+    lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
   lines.add("log", why.index ? "record " + std::to_string(*why.index) + " of the sealed log"
                              : std::string("not sealed yet"));
 }
 
 JsonObject step_json(const Record& r) {
   JsonObject step;
-  step.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).text("call", r.call);
-  step.text("object", r.object).text("rule", r.rule).text("origins", r.origins).text("raised", r.raised);
+  step.text("id", r.id())
+      .text("time", rfc3339(r.wall_ns))
+      .text("agent", r.run)
+      .text("call", r.call);
+  step.text("object", r.object)
+      .text("rule", r.rule)
+      .text("origins", r.origins)
+      .text("raised", r.raised);
   return step;
 }
 
@@ -111,9 +120,17 @@ void print_json(const Explanation& why, std::ostream& out) {
   uint32_t error = r.error;
   if (r.kind == RecordKind::kCertificate) error = why.outcome ? why.outcome->error : 0;
   JsonObject object;
-  object.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).number("seq", r.seq);
-  object.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r.kind)).text("call", r.call);
-  object.text("object", r.object).text("rule", r.rule).text("reason", r.reason).text("token", r.token);
+  object.text("id", r.id())
+      .text("time", rfc3339(r.wall_ns))
+      .text("agent", r.run)
+      .number("seq", r.seq);
+  object.text("kind", record_kind_text(r.kind))
+      .text("verdict", verdict_of(r.kind))
+      .text("call", r.call);
+  object.text("object", r.object)
+      .text("rule", r.rule)
+      .text("reason", r.reason)
+      .text("token", r.token);
   object.text("origins", r.origins).number("errno", error).text("command", why.command);
   object.text("asked", r.asked).list("argv", r.argv).text("why", r.why).text("origin", why.origin);
   object.text("argument", r.argument).text("raised", r.raised);

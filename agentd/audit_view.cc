@@ -32,7 +32,8 @@ Result<std::map<std::string, uint32_t>> outcome_errors(const LogSnapshot& log) {
   std::map<std::string, uint32_t> errors;
   CG_CHECK(log.each([&](const LogEntry& entry) {
     const Record& r = entry.record;
-    if (r.kind == RecordKind::kOutcome && r.error != 0) errors[r.run + '-' + std::to_string(r.ref)] = r.error;
+    if (r.kind == RecordKind::kOutcome && r.error != 0)
+      errors[r.run + '-' + std::to_string(r.ref)] = r.error;
     return ok();
   }));
   return errors;
@@ -40,9 +41,17 @@ Result<std::map<std::string, uint32_t>> outcome_errors(const LogSnapshot& log) {
 
 JsonObject json_line(const Record& r, uint32_t error) {
   JsonObject line;
-  line.text("id", r.id()).text("time", rfc3339(r.wall_ns)).text("agent", r.run).number("seq", r.seq);
-  line.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r.kind)).text("call", r.call);
-  line.text("object", r.object).text("rule", r.rule).text("reason", r.reason).text("token", r.token);
+  line.text("id", r.id())
+      .text("time", rfc3339(r.wall_ns))
+      .text("agent", r.run)
+      .number("seq", r.seq);
+  line.text("kind", record_kind_text(r.kind))
+      .text("verdict", verdict_of(r.kind))
+      .text("call", r.call);
+  line.text("object", r.object)
+      .text("rule", r.rule)
+      .text("reason", r.reason)
+      .text("token", r.token);
   line.text("origins", r.origins).number("errno", error);
   return line;
 }
@@ -170,7 +179,8 @@ Result<LogEntry> find_record(const LogSnapshot& log, const std::string& id) {
   if (candidates.size() == 1) return std::move(*only);
   if (candidates.empty()) return fail("no record has the id " + id + " (see: certgate audit list)");
   std::string several = id + " is the start of several ids:";
-  for (size_t i = 0; i < candidates.size() && i < kMaxCandidates; ++i) several += ' ' + candidates[i];
+  for (size_t i = 0; i < candidates.size() && i < kMaxCandidates; ++i)
+    several += ' ' + candidates[i];
   return fail(several + (candidates.size() > kMaxCandidates ? " …" : ""));
 }
 
@@ -183,7 +193,7 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
   why.index = entry.index;
   const Record& subject = why.record;
   why.origin = subject.culprit;
-  bool before = true;   // the records that came before the subject, over all runs
+  bool before = true;  // the records that came before the subject, over all runs
   CG_CHECK(log.each([&](const LogEntry& other) {
     const Record& r = other.record;
     const bool same_run = r.run == subject.run;
@@ -194,9 +204,12 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
     }
     if (same_run && r.kind == RecordKind::kOutcome && r.ref == subject.seq) why.outcome = r;
     if (r.kind != RecordKind::kCertificate) return ok();
-    if (same_run && r.seq < subject.seq && !why.raised_by && label_has(r.raised, why.origin)) why.raised_by = r;
-    const bool same_object = r.ino == subject.ino && r.object == subject.object && !r.object.empty();
-    if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin)) why.wrote = r;
+    if (same_run && r.seq < subject.seq && !why.raised_by && label_has(r.raised, why.origin))
+      why.raised_by = r;
+    // A creation names the inode of its directory: the path counts too.
+    const bool same_object = r.object == subject.object || (r.ino != 0 && r.ino == subject.ino);
+    if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin))
+      why.wrote = r;
     return ok();
   }));
   if (why.raised_by) why.from_start = false;

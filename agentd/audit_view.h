@@ -38,21 +38,22 @@ class JsonObject {
   std::string body_;
 };
 
-std::string rfc3339(int64_t wall_ns);               // "2026-11-23T10:31:50.000000001Z"
-const char* verdict_of(kernel::RecordKind kind);    // "allow", "refuse", ""
-bool label_has(std::string_view label, std::string_view origin);   // "web:*" has "web:a.test"
+std::string rfc3339(int64_t wall_ns);             // "2026-11-23T10:31:50.000000001Z"
+const char* verdict_of(kernel::RecordKind kind);  // "allow", "refuse", ""
+bool label_has(std::string_view label, std::string_view origin);  // "web:*" has "web:a.test"
 
 Status list_records(const LogSnapshot& log, Format format, std::ostream& out);
 
 struct Explanation {
   kernel::Record record;
-  std::optional<uint64_t> index;           // in the sealed log
-  std::string command;                     // command line of the run
-  std::optional<kernel::Record> outcome;   // of a certificate
-  std::string origin;                      // the origin that is explained: refusals only
-  std::optional<kernel::Record> raised_by; // the certificate of this run that first brought it in
-  bool from_start = false;                 // the run began with it
-  std::optional<kernel::Record> wrote;     // the last certificate before that wrote this object under it
+  std::optional<uint64_t> index;            // in the sealed log
+  std::string command;                      // command line of the run
+  std::optional<kernel::Record> outcome;    // of a certificate
+  std::string origin;                       // the origin that is explained: refusals only
+  std::optional<kernel::Record> raised_by;  // the certificate of this run that first brought it in
+  bool from_start = false;                  // the run began with it
+  std::optional<kernel::Record>
+      wrote;  // the last certificate before that wrote this object under it
 };
 
 // `id`: an id, or a prefix that only one has.

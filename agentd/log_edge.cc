@@ -38,7 +38,8 @@ void add_peaks(const std::vector<Digest>& hashes, std::vector<Digest>& peaks) {
 std::string tile_path(unsigned level, uint64_t index, size_t width) {
   if (width < kTileWidth) return partial_dir(level, index) + '/' + std::to_string(width);
   std::string groups = three_digits(index % 1000);
-  for (index /= 1000; index > 0; index /= 1000) groups = 'x' + three_digits(index % 1000) + '/' + groups;
+  for (index /= 1000; index > 0; index /= 1000)
+    groups = 'x' + three_digits(index % 1000) + '/' + groups;
   return "log/tile/" + level_name(level) + '/' + groups;
 }
 
@@ -56,28 +57,31 @@ Result<std::vector<std::string_view>> split_bundle(std::string_view bundle, size
   entries.reserve(count);
   size_t at = 0;
   for (size_t i = 0; i < count; ++i) {
-    const std::string where = "byte " + std::to_string(at) + " (record " + std::to_string(i) +
-                              " of the bundle): ";
+    const std::string where =
+        "byte " + std::to_string(at) + " (record " + std::to_string(i) + " of the bundle): ";
     if (bundle.size() - at < 2) return fail(where + "the file ends too early");
-    const size_t size = size_t{static_cast<uint8_t>(bundle[at])} << 8 | static_cast<uint8_t>(bundle[at + 1]);
+    const size_t size =
+        size_t{static_cast<uint8_t>(bundle[at])} << 8 | static_cast<uint8_t>(bundle[at + 1]);
     if (bundle.size() - at - 2 < size) return fail(where + "the record is longer than the file");
     entries.push_back(bundle.substr(at + 2, size));
     at += 2 + size;
   }
   if (at != bundle.size()) {
-    return fail("byte " + std::to_string(at) + ": bytes after the last of " + std::to_string(count) +
-                " records");
+    return fail("byte " + std::to_string(at) + ": bytes after the last of " +
+                std::to_string(count) + " records");
   }
   return entries;
 }
 
 Result<std::vector<Digest>> parse_tile(std::string_view bytes, size_t width) {
   if (bytes.size() != width * kHashBytes) {
-    return fail(std::to_string(bytes.size()) + " bytes long, not " + std::to_string(width * kHashBytes));
+    return fail(std::to_string(bytes.size()) + " bytes long, not " +
+                std::to_string(width * kHashBytes));
   }
   std::vector<Digest> hashes(width);
   for (size_t i = 0; i < width; ++i) {
-    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(i * kHashBytes), kHashBytes, hashes[i].begin());
+    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(i * kHashBytes), kHashBytes,
+                hashes[i].begin());
   }
   return hashes;
 }
@@ -110,16 +114,20 @@ Result<LogEdge> LogEdge::load(int state_dir, uint64_t size) {
     if (!list) return fail(path + ": " + list.error().what);
     for (size_t i = 0; i < list->size(); ++i) {
       if (kernel::leaf_hash((*list)[i].data(), (*list)[i].size()) != edge.levels_[0][i]) {
-        return fail(path + ": record " + std::to_string(i) + " of the bundle is not the sealed one");
+        return fail(path + ": record " + std::to_string(i) +
+                    " of the bundle is not the sealed one");
       }
     }
   }
   if (entries.full > 0) {  // the file before the edge: cheap, and enough to notice a cut log
-    CG_CHECK(read_file(state_dir, tile_path(kEntriesLevel, entries.full - 1, kTileWidth), kMaxBundleBytes));
-    CG_CHECK(read_file(state_dir, tile_path(0, entries.full - 1, kTileWidth), kTileWidth * kHashBytes));
+    CG_CHECK(read_file(state_dir, tile_path(kEntriesLevel, entries.full - 1, kTileWidth),
+                       kMaxBundleBytes));
+    CG_CHECK(
+        read_file(state_dir, tile_path(0, entries.full - 1, kTileWidth), kTileWidth * kHashBytes));
   }
   std::vector<Digest> peaks;
-  for (size_t level = edge.levels_.size(); level > 0; --level) add_peaks(edge.levels_[level - 1], peaks);
+  for (size_t level = edge.levels_.size(); level > 0; --level)
+    add_peaks(edge.levels_[level - 1], peaks);
   CG_TRY(edge.range_, kernel::CompactRange::from(size, std::move(peaks)));
   return edge;
 }

@@ -24,8 +24,8 @@
 namespace certgate::agentd {
 
 inline constexpr size_t kTileWidth = 256;
-inline constexpr unsigned kEntriesLevel = 64;   // stands for "entries" where a level is asked for
-inline constexpr unsigned kMaxTileLevel = 7;    // 256^8 leaves are more than 64 bits count
+inline constexpr unsigned kEntriesLevel = 64;  // stands for "entries" where a level is asked for
+inline constexpr unsigned kMaxTileLevel = 7;   // 256^8 leaves are more than 64 bits count
 inline constexpr size_t kMaxBundleBytes = kTileWidth * (2 + 65535);
 inline constexpr size_t kHashBytes = 32;
 
@@ -46,13 +46,13 @@ Result<std::vector<kernel::Digest>> parse_tile(std::string_view bytes, size_t wi
 kernel::Digest subtree_root(const std::vector<kernel::Digest>& full_tile);
 
 struct TileFile {
-  std::string path;              // below the state directory
+  std::string path;  // below the state directory
   std::string bytes;
 };
 
 class LogEdge {
  public:
-  LogEdge() = default;           // of the empty log
+  LogEdge() = default;  // of the empty log
   // Reads the partial tiles of a log of `size` records and checks that entries and hashes agree.
   static Result<LogEdge> load(int state_dir, uint64_t size);
 
@@ -66,9 +66,9 @@ class LogEdge {
  private:
   void add_hash(unsigned level, const kernel::Digest& hash);
   kernel::CompactRange range_;
-  std::string bundle_;                                 // entries of the partial bundle
-  std::vector<std::vector<kernel::Digest>> levels_;    // hashes of the partial tile of each level
-  std::vector<bool> grown_;                            // levels that changed since take_files()
+  std::string bundle_;                               // entries of the partial bundle
+  std::vector<std::vector<kernel::Digest>> levels_;  // hashes of the partial tile of each level
+  std::vector<bool> grown_;                          // levels that changed since take_files()
   std::vector<TileFile> full_;
 };
 

@@ -15,9 +15,9 @@ namespace {
 
 using sandbox::UniqueFd;
 
-constexpr size_t kMaxDepth = 12;             // log/tile/<L>/x…/x…/N.p/W
+constexpr size_t kMaxDepth = 12;  // log/tile/<L>/x…/x…/N.p/W
 constexpr size_t kMaxOpenSegments = 512;
-constexpr size_t kMaxPartialFiles = 4096;    // a whole log has at most nine
+constexpr size_t kMaxPartialFiles = 4096;  // a whole log has at most nine
 constexpr uint64_t kMaxSegmentBytes = uint64_t{1} << 32;
 
 Result<std::optional<std::string>> read_optional(int dir, const std::string& path) {
@@ -25,7 +25,8 @@ Result<std::optional<std::string>> read_optional(int dir, const std::string& pat
   if (bytes) return std::optional<std::string>(std::move(*bytes));
   // Too long, or not a file: the bytes are not there either. That is for the verifier to say.
   const int code = bytes.error().code;
-  if (code == ENOENT || code == EFBIG || code == EINVAL || code == ELOOP) return std::optional<std::string>();
+  if (code == ENOENT || code == EFBIG || code == EINVAL || code == ELOOP)
+    return std::optional<std::string>();
   return bytes.error();
 }
 
@@ -60,7 +61,8 @@ Status LogSnapshot::read_tree(const std::string& directory, size_t depth) {
   for (const std::string& name : names) {
     const std::string path = directory + '/' + name;
     struct stat st;
-    if (::fstatat(dir_.get(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return disk_error(path, errno);
+    if (::fstatat(dir_.get(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0)
+      return disk_error(path, errno);
     if (paths_.size() >= kMaxDirEntries) return fail("log: too many files", EFBIG);
     if (S_ISDIR(st.st_mode)) {
       paths_.push_back(path + '/');
@@ -68,17 +70,21 @@ Status LogSnapshot::read_tree(const std::string& directory, size_t depth) {
       continue;
     }
     paths_.push_back(S_ISREG(st.st_mode) ? path : path + '?');
-    if (!S_ISREG(st.st_mode) || !directory.ends_with(".p") || partial_.size() >= kMaxPartialFiles) continue;
+    if (!S_ISREG(st.st_mode) || !directory.ends_with(".p") || partial_.size() >= kMaxPartialFiles)
+      continue;
     Result<std::string> bytes = read_file(dir_.get(), path, kMaxBundleBytes);
-    if (bytes) partial_.emplace(path, std::move(*bytes));
-    else if (bytes.error().code != EFBIG) return bytes.error();
+    if (bytes)
+      partial_.emplace(path, std::move(*bytes));
+    else if (bytes.error().code != EFBIG)
+      return bytes.error();
   }
   return ok();
 }
 
 Status LogSnapshot::read_segments() {
   struct stat st;
-  has_segments_ = ::fstatat(dir_.get(), "segments", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+  has_segments_ =
+      ::fstatat(dir_.get(), "segments", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
   if (!has_segments_) return ok();
   CG_TRY(const std::vector<std::string> names, list_dir(dir_.get(), "segments"));
   for (const std::string& name : names) {
@@ -87,7 +93,8 @@ Status LogSnapshot::read_segments() {
     const std::string path = "segments/" + name;
     Segment segment;
     segment.run = name.substr(0, name.size() - 4);
-    segment.fd = UniqueFd(::openat(dir_.get(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    segment.fd = UniqueFd(
+        ::openat(dir_.get(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (!segment.fd || ::fstat(segment.fd.get(), &st) != 0) return disk_error(path, errno);
     segment.size = static_cast<uint64_t>(st.st_size);
     if (S_ISREG(st.st_mode)) segments_.push_back(std::move(segment));
@@ -106,7 +113,8 @@ Result<std::string> LogSnapshot::tile(unsigned level, uint64_t index, size_t wid
 Result<VerifierKey> LogSnapshot::key() const {
   if (!key_line_) return fail("key.pub: missing");
   if (key_line_->empty() || key_line_->back() != '\n') return fail("key.pub: not one line");
-  Result<VerifierKey> key = VerifierKey::parse(std::string_view(*key_line_).substr(0, key_line_->size() - 1));
+  Result<VerifierKey> key =
+      VerifierKey::parse(std::string_view(*key_line_).substr(0, key_line_->size() - 1));
   if (!key) return fail("key.pub: " + key.error().what);
   return key;
 }
@@ -121,7 +129,7 @@ Result<Checkpoint> LogSnapshot::checkpoint() const {
 
 Status LogSnapshot::each(const std::function<Status(const LogEntry&)>& visit) const {
   CG_TRY(const Checkpoint at, checkpoint());
-  std::map<std::string, uint64_t> sealed_seq;   // of the runs that still have a segment
+  std::map<std::string, uint64_t> sealed_seq;  // of the runs that still have a segment
   for (const Segment& segment : segments_) sealed_seq[segment.run] = 0;
   const LevelShape shape = level_shape(kEntriesLevel, at.size);
   for (uint64_t index = 0; index < shape.full + (shape.width > 0 ? 1 : 0); ++index) {
@@ -134,22 +142,28 @@ Status LogSnapshot::each(const std::function<Status(const LogEntry&)>& visit) co
       const std::string_view bytes = (*entries)[i];
       Result<kernel::Record> record =
           kernel::decode_record(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
-      if (!record) return fail(path + ": record " + std::to_string(i) + " of the bundle: " + record.error().what);
-      if (const auto found = sealed_seq.find(record->run); found != sealed_seq.end()) found->second = record->seq;
+      if (!record)
+        return fail(path + ": record " + std::to_string(i) +
+                    " of the bundle: " + record.error().what);
+      if (const auto found = sealed_seq.find(record->run); found != sealed_seq.end())
+        found->second = record->seq;
       CG_CHECK(visit(LogEntry{std::move(*record), index * kTileWidth + i}));
     }
   }
-  for (const Segment& segment : segments_) CG_CHECK(each_unsealed(segment, sealed_seq[segment.run], visit));
+  for (const Segment& segment : segments_)
+    CG_CHECK(each_unsealed(segment, sealed_seq[segment.run], visit));
   return ok();
 }
 
 Status LogSnapshot::each_unsealed(const Segment& segment, uint64_t sealed_seq,
                                   const std::function<Status(const LogEntry&)>& visit) const {
-  if (segment.size > kMaxSegmentBytes) return fail("segment of " + segment.run + ": too large", EFBIG);
+  if (segment.size > kMaxSegmentBytes)
+    return fail("segment of " + segment.run + ": too large", EFBIG);
   std::vector<uint8_t> bytes;
   for (uint64_t offset = 0; offset < segment.size;) {
     bytes.resize(std::min<uint64_t>(segment.size - offset, size_t{1} << 20));
-    const ssize_t n = ::pread(segment.fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n =
+        ::pread(segment.fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return disk_error("segment of " + segment.run, errno);
     kernel::FrameReader reader(bytes.data(), static_cast<size_t>(n));

@@ -3,8 +3,8 @@
 //   CG_TRY(LogSnapshot snapshot, LogSnapshot::open(state_dir));
 //   CG_CHECK(snapshot.each([](const LogEntry& e) { show(e.record); return ok(); }));
 //
-// The lock is held only while the checkpoint, the partial tiles and the list of files are read: full
-// tiles never change, and segments are held open, so a slow reader makes no writer wait.
+// The lock is held only while the checkpoint, the partial tiles and the list of files are read:
+// full tiles never change, and segments are held open, so a slow reader makes no writer wait.
 #pragma once
 
 #include <functional>
@@ -23,7 +23,7 @@ namespace certgate::agentd {
 
 struct LogEntry {
   kernel::Record record;
-  std::optional<uint64_t> index;      // in the sealed log; none while it is only in a segment
+  std::optional<uint64_t> index;  // in the sealed log; none while it is only in a segment
 };
 
 class LogSnapshot {
@@ -42,7 +42,7 @@ class LogSnapshot {
   const std::optional<std::string>& published() const { return published_; }
   // Every file below log/, sorted; directories end in '/', anything else in '?'.
   const std::vector<std::string>& paths() const { return paths_; }
-  bool has_segments() const { return has_segments_; }   // the directory is there (not a bare copy)
+  bool has_segments() const { return has_segments_; }  // the directory is there (not a bare copy)
   const std::vector<Segment>& segments() const { return segments_; }
 
   // A tile or bundle; Error::code ENOENT when it is missing.

@@ -23,6 +23,7 @@ using sandbox::UniqueFd;
 
 constexpr size_t kChunkBytes = 1u << 20;
 constexpr size_t kMaxSegments = 65536;
+constexpr size_t kMaxAtOnce = 256;
 constexpr char kSuffix[] = ".seg";
 
 int64_t now_ns(clockid_t clock) {
@@ -44,11 +45,13 @@ Result<uint64_t> size_of(int fd, const std::string& name) {
   return static_cast<uint64_t>(st.st_size);
 }
 
-Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size, const std::string& name) {
+Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size,
+                                        const std::string& name) {
   std::vector<uint8_t> bytes(size);
   size_t have = 0;
   while (have < size) {
-    const ssize_t n = ::pread(fd, bytes.data() + have, size - have, static_cast<off_t>(offset + have));
+    const ssize_t n =
+        ::pread(fd, bytes.data() + have, size - have, static_cast<off_t>(offset + have));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return disk_error(name, errno);
     if (n == 0) break;
@@ -62,10 +65,10 @@ Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size, co
 struct Batch {
   std::vector<uint8_t> bytes;
   std::vector<std::string_view> entries;
-  uint64_t consumed = 0;          // bytes of the frames in `entries`
+  uint64_t consumed = 0;  // bytes of the frames in `entries`
   uint64_t next_seq = 0;
   bool ended = false;
-  std::string damage;             // not empty: what follows is not what was appended
+  std::string damage;  // not empty: what follows is not what was appended
 };
 
 Status accept_record(const Record& record, const std::string& run, const Batch& batch) {
@@ -86,7 +89,8 @@ Status append_record(int segment, const Record& record) {
   std::vector<uint8_t> bytes;
   kernel::encode_record(record, bytes);
   std::vector<uint8_t> frame;
-  if (!kernel::append_frame(bytes.data(), bytes.size(), frame)) return fail("segment: a record is too large");
+  if (!kernel::append_frame(bytes.data(), bytes.size(), frame))
+    return fail("segment: a record is too large");
   ssize_t n = 0;
   do {
     n = ::write(segment, frame.data(), frame.size());
@@ -123,7 +127,8 @@ Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) 
     if (frame.state == kernel::Frame::kDamaged) batch.damage = "a damaged frame";
     if (frame.state != kernel::Frame::kOk) break;
     Result<Record> record = kernel::decode_record(frame.data, frame.size);
-    const Status accepted = record ? accept_record(*record, tail.run_, batch) : Status(record.error());
+    const Status accepted =
+        record ? accept_record(*record, tail.run_, batch) : Status(record.error());
     if (!accepted) {
       batch.damage = accepted.error().what;
       break;
@@ -134,7 +139,8 @@ Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) 
     batch.ended = ends_run(record->kind);
   }
   if (!batch.damage.empty()) {
-    batch.damage = name + ": byte " + std::to_string(tail.offset_ + batch.consumed) + ": " + batch.damage;
+    batch.damage =
+        name + ": byte " + std::to_string(tail.offset_ + batch.consumed) + ": " + batch.damage;
   }
   return batch;
 }
@@ -170,7 +176,8 @@ Status LogStore::Impl::seal_gap(const std::string& run, uint64_t seq, uint64_t b
   gap.count = bytes;
   std::vector<uint8_t> encoded;
   kernel::encode_record(gap, encoded);
-  return log.append({std::string_view(reinterpret_cast<const char*>(encoded.data()), encoded.size())});
+  return log.append(
+      {std::string_view(reinterpret_cast<const char*>(encoded.data()), encoded.size())});
 }
 
 Status LogStore::Impl::finish(SegmentTail& tail) {
@@ -194,8 +201,8 @@ Status LogStore::Impl::finish(SegmentTail& tail) {
   return ok();
 }
 
-// Whoever gets the exclusive flock of a segment knows that nobody writes it any more. The state lock
-// keeps a segment that is being made from looking dead.
+// Whoever gets the exclusive flock of a segment knows that nobody writes it any more. The state
+// lock keeps a segment that is being made from looking dead.
 Result<std::vector<SegmentTail>> LogStore::Impl::take_dead_segments() {
   std::vector<SegmentTail> dead;
   CG_TRY(const DirLock lock, DirLock::exclusive(log.dir()));
@@ -207,13 +214,15 @@ Result<std::vector<SegmentTail>> LogStore::Impl::take_dead_segments() {
     tail.run_ = name.substr(0, name.size() - (sizeof(kSuffix) - 1));
     if (!is_run_id(tail.run_)) continue;
     const std::string path = segment_path(tail.run_);
-    tail.fd_ = UniqueFd(::openat(log.dir(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    tail.fd_ =
+        UniqueFd(::openat(log.dir(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (!tail.fd_) return disk_error(path, errno);
     if (::flock(tail.fd_.get(), LOCK_EX | LOCK_NB) != 0) {
       if (errno == EWOULDBLOCK) continue;  // alive
       return disk_error(path, errno);
     }
     dead.push_back(std::move(tail));
+    if (dead.size() == kMaxAtOnce) break;
   }
   return dead;
 }
@@ -262,8 +271,9 @@ Result<SegmentFile> LogStore::create_segment(const std::string& run) {
   const std::string path = segment_path(run);
   CG_TRY(const DirLock lock, DirLock::exclusive(dir_fd()));
   SegmentFile segment;
-  segment.append = UniqueFd(::openat(dir_fd(), path.c_str(),
-                                     O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  segment.append =
+      UniqueFd(::openat(dir_fd(), path.c_str(),
+                        O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!segment.append) return disk_error(path, errno);
   segment.tail.fd_ = UniqueFd(::openat(dir_fd(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (!segment.tail.fd_) return disk_error(path, errno);
@@ -289,18 +299,19 @@ Status LogStore::finish(SegmentTail& tail) { return impl_->finish(tail); }
 
 Status LogStore::recover() {
   CG_CHECK(impl_->log.sweep());
-  CG_TRY(std::vector<SegmentTail> dead, impl_->take_dead_segments());
-  if (dead.empty()) return ok();
-  std::set<std::string> runs;
-  for (const SegmentTail& tail : dead) runs.insert(tail.run());
-  CG_TRY(const auto last, impl_->log.last_records(runs));
-  for (SegmentTail& tail : dead) {
-    if (const auto found = last.find(tail.run()); found != last.end()) {
-      CG_CHECK(impl_->resume(tail, found->second));
+  for (;;) {  // in portions: each leftover is an open file while it is worked on
+    CG_TRY(std::vector<SegmentTail> dead, impl_->take_dead_segments());
+    if (dead.empty()) return ok();
+    std::set<std::string> runs;
+    for (const SegmentTail& tail : dead) runs.insert(tail.run());
+    CG_TRY(const auto last, impl_->log.last_records(runs));
+    for (SegmentTail& tail : dead) {
+      if (const auto found = last.find(tail.run()); found != last.end()) {
+        CG_CHECK(impl_->resume(tail, found->second));
+      }
+      CG_CHECK(impl_->finish(tail));
     }
-    CG_CHECK(impl_->finish(tail));
   }
-  return ok();
 }
 
 }  // namespace certgate::agentd

@@ -15,7 +15,7 @@ using kernel::Digest;
 using kernel::Record;
 using kernel::RecordKind;
 
-constexpr int kVerdictNo = -1;   // Error::code of a finding, as opposed to trouble
+constexpr int kVerdictNo = -1;  // Error::code of a finding, as opposed to trouble
 
 struct Finding {
   std::string where, what;
@@ -27,7 +27,8 @@ struct Finding {
 
 class Verifier {
  public:
-  explicit Verifier(const LogSnapshot& snapshot) : snapshot_(snapshot) {}
+  Verifier(const LogSnapshot& snapshot, std::string expected_key)
+      : snapshot_(snapshot), expected_key_(std::move(expected_key)) {}
   Status run();
   VerifyReport report;
 
@@ -54,13 +55,14 @@ class Verifier {
   };
 
   const LogSnapshot& snapshot_;
+  const std::string expected_key_;
   Checkpoint checkpoint_;
   kernel::CompactRange range_;
   std::vector<std::vector<Digest>> levels_;
   std::map<std::string, RunState> runs_;
-  Finding leaf_;       // the first record whose hash is not in its tile
-  Finding tile_;       // the first hash tile that is not what the entries make
-  Finding record_;     // the first record that is not one, or is out of sequence
+  Finding leaf_;    // the first record whose hash is not in its tile
+  Finding tile_;    // the first hash tile that is not what the entries make
+  Finding record_;  // the first record that is not one, or is out of sequence
 };
 
 Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width) {
@@ -68,7 +70,8 @@ Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width)
   if (bytes) return bytes;
   const int code = bytes.error().code;
   if (code == ENOENT || code == EFBIG) {
-    return no(tile_path(level, index, width), code == ENOENT ? "missing" : "longer than it can be").error();
+    return no(tile_path(level, index, width), code == ENOENT ? "missing" : "longer than it can be")
+        .error();
   }
   return bytes.error();
 }
@@ -76,6 +79,9 @@ Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width)
 Status Verifier::check_signatures() {
   const Result<VerifierKey> key = snapshot_.key();
   if (!key) return no("key.pub", key.error().what);
+  if (!expected_key_.empty() && key->text() != expected_key_) {
+    return no("key.pub", "it is " + key->text() + ", not the key that was asked for");
+  }
   if (!snapshot_.published()) return no("log/checkpoint", "missing");
   if (!snapshot_.last()) return no("checkpoint.last", "missing");
   const Result<Checkpoint> shown = open_checkpoint(*snapshot_.published(), *key);
@@ -84,7 +90,8 @@ Status Verifier::check_signatures() {
   if (!last) return no("checkpoint.last", last.error().what);
   if (shown->size != last->size) {
     return no("log/checkpoint", "the log has " + std::to_string(shown->size) +
-                                    " records, its last signed checkpoint " + std::to_string(last->size));
+                                    " records, its last signed checkpoint " +
+                                    std::to_string(last->size));
   }
   if (*snapshot_.published() != *snapshot_.last()) {
     return no("log/checkpoint", "not the last signed checkpoint, though of the same size");
@@ -106,7 +113,8 @@ Status Verifier::check_files() {
   const std::vector<std::string>& present = snapshot_.paths();
   // A size that was signed but never written could ask for any number of names.
   if (checkpoint_.size / kTileWidth > present.size()) {
-    return no("log/tile", "tiles are missing: " + std::to_string(checkpoint_.size) + " records were signed");
+    return no("log/tile",
+              "tiles are missing: " + std::to_string(checkpoint_.size) + " records were signed");
   }
   expect(kEntriesLevel);
   for (unsigned level = 0; level <= kMaxTileLevel; ++level) expect(level);
@@ -118,8 +126,9 @@ Status Verifier::check_files() {
   }
   for (const std::string& path : present) {
     if (!expected.contains(path) && !directories.contains(path)) {
-      return no(path, "not a part of a log of " + std::to_string(checkpoint_.size) +
-                          " records (what an interrupted append leaves goes away at the next start)");
+      return no(path,
+                "not a part of a log of " + std::to_string(checkpoint_.size) +
+                    " records (what an interrupted append leaves goes away at the next start)");
     }
   }
   for (const std::string& path : expected) {
@@ -140,7 +149,8 @@ void Verifier::check_record(const std::string& where, std::string_view bytes) {
   }
   state.last_seq = record->seq;
   const bool gap = record->kind == RecordKind::kGap;
-  if (state.gap || (state.stopped && !gap)) return record_.note(where, who + "a record after its end");
+  if (state.gap || (state.stopped && !gap))
+    return record_.note(where, who + "a record after its end");
   const bool stop = record->kind == RecordKind::kStop;
   if (stop && record->count != record->seq - 1) {
     return record_.note(where, who + "the stop record counts " + std::to_string(record->count) +
@@ -161,8 +171,9 @@ Status Verifier::check_tile(unsigned level, uint64_t index, const std::vector<Di
   const auto differs = std::mismatch(computed.begin(), computed.end(), stored->begin()).first;
   if (differs != computed.end()) {
     const auto at = static_cast<size_t>(differs - computed.begin());
-    tile_.note(path + ", hash " + std::to_string(at) + " (byte " + std::to_string(at * kHashBytes) + ")",
-               "not the hash of what lies below it");
+    tile_.note(
+        path + ", hash " + std::to_string(at) + " (byte " + std::to_string(at * kHashBytes) + ")",
+        "not the hash of what lies below it");
     if (level == 0) {
       const std::string entries = tile_path(kEntriesLevel, index, computed.size());
       leaf_.note(entries + ", record " + std::to_string(index * kTileWidth + at),
@@ -216,8 +227,9 @@ Status Verifier::conclude() {
   const bool root_holds = range_.root() == checkpoint_.root;
   if (!root_holds && leaf_.found()) return no(leaf_.where, leaf_.what);
   if (!root_holds) {
-    return no("log/tile/entries", "the records and their hashes were changed together: their root is not "
-                                  "the one that was signed");
+    return no("log/tile/entries",
+              "the records and their hashes were changed together: their root is not "
+              "the one that was signed");
   }
   if (tile_.found()) return no(tile_.where, tile_.what);
   if (record_.found()) return no(record_.where, record_.what);
@@ -255,9 +267,9 @@ Status Verifier::run() {
 
 }  // namespace
 
-Result<VerifyReport> verify_log(const std::string& state_dir) {
+Result<VerifyReport> verify_log(const std::string& state_dir, const std::string& expected_key) {
   CG_TRY(const LogSnapshot snapshot, LogSnapshot::open(state_dir));
-  Verifier verifier(snapshot);
+  Verifier verifier(snapshot, expected_key);
   const Status done = verifier.run();
   if (!done && done.error().code != kVerdictNo) return done.error();
   return std::move(verifier.report);

@@ -4,8 +4,8 @@
 //   report.good ? "yes" : report.where + ": " + report.what;
 //
 // Accounted for: every byte of every file below log/ (none missing, none extra), key.pub,
-// checkpoint.last; the records of each run gapless from 1 and closed by a stop or gap record, unless
-// the run still has a segment (then a note says so). The private key is not needed.
+// checkpoint.last; the records of each run gapless from 1 and closed by a stop or gap record,
+// unless the run still has a segment (then a note says so). The private key is not needed.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,13 @@ struct VerifyReport {
   bool good = false;
   uint64_t records = 0;
   kernel::Digest root{};
-  std::string where;                 // not good: the file, and the record or byte in it
-  std::string what;                  // not good: what is wrong there
-  std::vector<std::string> notes;    // runs that are not wholly sealed
+  std::string where;               // not good: the file, and the record or byte in it
+  std::string what;                // not good: what is wrong there
+  std::vector<std::string> notes;  // runs that are not wholly sealed
 };
 
-Result<VerifyReport> verify_log(const std::string& state_dir);
+// `expected_key`: the text of key.pub as someone kept it elsewhere; "" takes the one beside the
+// log, which shows that the log is whole but not whose it is.
+Result<VerifyReport> verify_log(const std::string& state_dir, const std::string& expected_key = "");
 
 }  // namespace certgate::agentd

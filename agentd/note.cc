@@ -61,7 +61,8 @@ struct SignatureLine {
 };
 
 Result<SignatureLine> parse_signature_line(std::string_view line) {
-  if (!line.starts_with(kSignaturePrefix)) return fail("a signature line does not start with a dash");
+  if (!line.starts_with(kSignaturePrefix))
+    return fail("a signature line does not start with a dash");
   line.remove_prefix(kSignaturePrefix.size());
   const size_t space = line.find(' ');
   if (space == std::string_view::npos) return fail("a signature line has no signature");
@@ -170,7 +171,8 @@ Result<VerifierKey> VerifierKey::parse(std::string_view text) {
 }
 
 std::string Checkpoint::text() const {
-  return origin + '\n' + std::to_string(size) + '\n' + base64_encode(root.data(), root.size()) + '\n';
+  return origin + '\n' + std::to_string(size) + '\n' + base64_encode(root.data(), root.size()) +
+         '\n';
 }
 
 Result<Checkpoint> Checkpoint::parse(std::string_view text) {
@@ -181,7 +183,8 @@ Result<Checkpoint> Checkpoint::parse(std::string_view text) {
   CG_TRY(const std::string_view root, take_line(rest));
   if (origin.empty()) return fail("checkpoint: it has no origin");
   if (!rest.empty()) return fail("checkpoint: it has extension lines");
-  const auto [end, error] = std::from_chars(size.data(), size.data() + size.size(), checkpoint.size);
+  const auto [end, error] =
+      std::from_chars(size.data(), size.data() + size.size(), checkpoint.size);
   if (error != std::errc() || end != size.data() + size.size() ||
       size != std::to_string(checkpoint.size)) {
     return fail("checkpoint: the size is not a plain decimal number");
@@ -219,7 +222,8 @@ Result<std::string> open_note(std::string_view note, const VerifierKey& key, siz
     if (parsed.name != key.name || parsed.id != key.id()) continue;
     if (verified) return fail("note: two signatures by the same key");
     Signature signature;
-    if (parsed.signature.size() != signature.size()) return fail("note: a signature is not 64 bytes");
+    if (parsed.signature.size() != signature.size())
+      return fail("note: a signature is not 64 bytes");
     std::copy(parsed.signature.begin(), parsed.signature.end(), signature.begin());
     CG_CHECK(verify_ed25519(key.key, text, signature));
     verified = true;

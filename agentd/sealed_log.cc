@@ -41,8 +41,9 @@ Status SealedLog::create(int dir) {
   CG_TRY(const std::vector<std::string> tiles, list_dir(dir, "log/tile"));
   CG_TRY(const std::string last, read_if_there(dir, kLastPath));
   if (!tiles.empty() || (!last.empty() && last.find("\n0\n") == std::string::npos)) {
-    return fail("state directory: it has a log but its key is gone; restore key from a copy, or "
-                "start a new one with --state");
+    return fail(
+        "state directory: it has a log but its key is gone; restore key from a copy, or "
+        "start a new one with --state");
   }
   CG_CHECK(key.save_public(dir));
   CG_CHECK(put_durably(dir, kLastPath, note));
@@ -88,17 +89,18 @@ Status SealedLog::sync_edge() {
   CG_TRY(const std::string published, read_if_there(dir(), kCheckpointPath));
   if (!note_.empty() && last == note_ && published == note_) return ok();
   if (last.empty() || published.empty()) {
-    return fail(std::string(last.empty() ? kLastPath : kCheckpointPath) +
-                ": missing, so the log cannot be shown to be whole; restore the state directory from a "
-                "copy, or start a new one with --state");
+    return fail(
+        std::string(last.empty() ? kLastPath : kCheckpointPath) +
+        ": missing, so the log cannot be shown to be whole; restore the state directory from a "
+        "copy, or start a new one with --state");
   }
   Result<Checkpoint> signed_last = open_checkpoint(last, key_.verifier());
   if (!signed_last) return in_file(kLastPath, signed_last.error());
   Result<Checkpoint> shown = open_checkpoint(published, key_.verifier());
   if (!shown) return in_file(kCheckpointPath, shown.error());
   const uint64_t size = signed_last->size;
-  const std::string versus = std::to_string(shown->size) + " records, last signed checkpoint " +
-                             std::to_string(size);
+  const std::string versus =
+      std::to_string(shown->size) + " records, last signed checkpoint " + std::to_string(size);
   if (shown->size > size || size < edge_.size()) {
     return fail("log: checkpoint.last is older than what was already signed (" + versus + ")");
   }
@@ -135,7 +137,8 @@ Status SealedLog::append(const std::vector<std::string_view>& entries) {
   return guarded([&]() -> Status {
     LogEdge next = edge_;
     for (const std::string_view entry : entries) {
-      if (entry.empty() || entry.size() > kernel::kMaxRecordBytes) return fail("log: a record's size cannot be");
+      if (entry.empty() || entry.size() > kernel::kMaxRecordBytes)
+        return fail("log: a record's size cannot be");
       next.append(reinterpret_cast<const uint8_t*>(entry.data()), entry.size());
     }
     DurableWriter writer(dir());
@@ -154,9 +157,11 @@ Status SealedLog::remove_superseded(uint64_t old_size, uint64_t new_size) {
   auto remove = [&](unsigned level) -> Status {
     const LevelShape before = level_shape(level, old_size);
     const LevelShape after = level_shape(level, new_size);
-    if (before.width == 0 || (before.full == after.full && before.width == after.width)) return ok();
+    if (before.width == 0 || (before.full == after.full && before.width == after.width))
+      return ok();
     CG_CHECK(remove_entry(dir(), tile_path(level, before.full, before.width), false));
-    if (before.full != after.full) CG_CHECK(remove_entry(dir(), partial_dir(level, before.full), true));
+    if (before.full != after.full)
+      CG_CHECK(remove_entry(dir(), partial_dir(level, before.full), true));
     return ok();
   };
   CG_CHECK(remove(kEntriesLevel));
@@ -216,13 +221,15 @@ Result<std::map<std::string, Record>> SealedLog::last_records(const std::set<std
   CG_TRY(const Checkpoint checkpoint, open_checkpoint(note, key_.verifier()));
   const LevelShape shape = level_shape(kEntriesLevel, checkpoint.size);
   // Backwards: a dead run is nearly always near the end of the log.
-  for (uint64_t index = shape.full + (shape.width > 0 ? 1 : 0); index > 0 && found.size() < runs.size(); --index) {
+  for (uint64_t index = shape.full + (shape.width > 0 ? 1 : 0);
+       index > 0 && found.size() < runs.size(); --index) {
     const size_t width = index - 1 == shape.full ? shape.width : kTileWidth;
     const std::string path = tile_path(kEntriesLevel, index - 1, width);
     CG_TRY(const std::string bundle, read_file(dir(), path, kMaxBundleBytes));
     CG_TRY(const std::vector<std::string_view> entries, split_bundle(bundle, width));
     for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
-      CG_TRY(Record record, kernel::decode_record(reinterpret_cast<const uint8_t*>(entry->data()), entry->size()));
+      CG_TRY(Record record,
+             kernel::decode_record(reinterpret_cast<const uint8_t*>(entry->data()), entry->size()));
       if (runs.contains(record.run)) found.try_emplace(record.run, std::move(record));
     }
   }

@@ -4,9 +4,9 @@
 //   CG_CHECK(log.append({record_bytes}));     // durable and signed when it returns
 //
 // Order of an append, each step durable before the next: tiles, checkpoint.last, log/checkpoint,
-// removal of the partial tiles that were superseded. A crash between any two of them is completed or
-// undone by the next one to hold the lock: checkpoint.last decides.
-// After an error the object is dead: every later call returns that error.
+// removal of the partial tiles that were superseded. A crash between any two of them is completed
+// or undone by the next one to hold the lock: checkpoint.last decides. After an error the object is
+// dead: every later call returns that error.
 #pragma once
 
 #include <functional>
@@ -46,7 +46,7 @@ class SealedLog {
  private:
   SealedLog(sandbox::UniqueFd dir, SigningKey key) : dir_(std::move(dir)), key_(std::move(key)) {}
   static Status create(int dir);
-  Status guarded(const std::function<Status()>& work);   // lock, not dead, dies of an error
+  Status guarded(const std::function<Status()>& work);  // lock, not dead, dies of an error
   Status sync_edge();
   Status publish(const LogEdge& edge);
   Status remove_superseded(uint64_t old_size, uint64_t new_size);
@@ -56,7 +56,7 @@ class SealedLog {
   sandbox::UniqueFd dir_;
   SigningKey key_;
   LogEdge edge_;
-  std::string note_;               // bytes of the checkpoint that edge_ stands for
+  std::string note_;  // bytes of the checkpoint that edge_ stands for
   std::optional<Error> dead_;
 };
 

@@ -58,8 +58,10 @@ Status read_private(int dir_fd, Secret& secret) {
     return fail("key: it belongs to uid " + std::to_string(st.st_uid) + ", not to us", EPERM);
   }
   if ((st.st_mode & 07777) != 0600) {
-    return fail("key: its mode is not 0600, so others may have read it; move the state directory "
-                "away and let certgate make a new one", EPERM);
+    return fail(
+        "key: its mode is not 0600, so others may have read it; move the state directory "
+        "away and let certgate make a new one",
+        EPERM);
   }
   if (st.st_size <= 0 || static_cast<size_t>(st.st_size) > kMaxKeyFileBytes) {
     return fail("key: damaged (its size cannot be); restore the state directory from a copy");
@@ -127,12 +129,13 @@ Status SigningKey::save_private(int dir_fd) const {
   const long size = BIO_get_mem_data(bio.get(), &pem);
   // Whole or not at all: written aside, then linked, which fails where a key is already.
   CG_CHECK(remove_entry(dir_fd, kNewPrivateName, false));
-  const UniqueFd fd(
-      ::openat(dir_fd, kNewPrivateName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  const UniqueFd fd(::openat(dir_fd, kNewPrivateName,
+                             O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd || ::fchmod(fd.get(), 0600) != 0) return disk_error("key", errno);
   CG_CHECK(write_all(fd.get(), pem, static_cast<size_t>(size), "key"));
   if (::fsync(fd.get()) != 0) return disk_error("key", errno);
-  if (::linkat(dir_fd, kNewPrivateName, dir_fd, kPrivateName, 0) != 0) return disk_error("key", errno);
+  if (::linkat(dir_fd, kNewPrivateName, dir_fd, kPrivateName, 0) != 0)
+    return disk_error("key", errno);
   CG_CHECK(remove_entry(dir_fd, kNewPrivateName, false));
   return sync_dir(dir_fd, "");
 }
@@ -142,8 +145,7 @@ Result<Signature> SigningKey::sign(std::string_view message) const {
   const Context context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
   Signature signature;
   size_t size = signature.size();
-  if (!context ||
-      EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key_.get()) != 1 ||
+  if (!context || EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key_.get()) != 1 ||
       EVP_DigestSign(context.get(), signature.data(), &size,
                      reinterpret_cast<const uint8_t*>(message.data()), message.size()) != 1 ||
       size != signature.size()) {

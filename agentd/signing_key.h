@@ -45,7 +45,8 @@ class SigningKey {
     void operator()(EVP_PKEY* key) const;
   };
   using Handle = std::unique_ptr<EVP_PKEY, Free>;
-  SigningKey(Handle key, VerifierKey verifier) : key_(std::move(key)), verifier_(std::move(verifier)) {}
+  SigningKey(Handle key, VerifierKey verifier)
+      : key_(std::move(key)), verifier_(std::move(verifier)) {}
 
   Handle key_;
   VerifierKey verifier_;

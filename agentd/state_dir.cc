@@ -63,7 +63,8 @@ Error disk_error(const std::string& what, int code) {
   Error error = fail_errno(what, code);
   if (code == ENOSPC || code == EDQUOT) error.what += " (free some space, then start again)";
   if (code == EROFS) error.what += " (choose a directory on a writable file system with --state)";
-  if (code == EACCES || code == EPERM) error.what += " (choose a directory of your own with --state)";
+  if (code == EACCES || code == EPERM)
+    error.what += " (choose a directory of your own with --state)";
   if (code == ELOOP) error.what += " (a symlink is never followed here)";
   return error;
 }
@@ -83,7 +84,8 @@ Result<UniqueFd> open_state_dir(const std::string& asked) {
   if (::fstat(fd.get(), &st) != 0) return disk_error(name, errno);
   if (st.st_uid != ::geteuid()) {
     return fail(name + ": it belongs to uid " + std::to_string(st.st_uid) +
-                    "; choose a directory of your own with --state", EPERM);
+                    "; choose a directory of your own with --state",
+                EPERM);
   }
   if ((st.st_mode & 0077) != 0) {
     CG_TRY(const std::vector<std::string> names, list_dir(fd.get(), "."));
@@ -121,8 +123,8 @@ Result<std::string> read_file(int dir, const std::string& path, size_t max) {
   std::string bytes(static_cast<size_t>(st.st_size), '\0');
   size_t have = 0;
   while (have < bytes.size()) {
-    const ssize_t n = ::pread(fd.get(), bytes.data() + have, bytes.size() - have,
-                              static_cast<off_t>(have));
+    const ssize_t n =
+        ::pread(fd.get(), bytes.data() + have, bytes.size() - have, static_cast<off_t>(have));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return disk_error(path, errno);
     if (n == 0) break;
@@ -188,7 +190,8 @@ Result<bool> make_dir(int dir, const std::string& path) {
 }
 
 Status DurableWriter::make_parents(const std::string& path) {
-  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+  for (size_t slash = path.find('/'); slash != std::string::npos;
+       slash = path.find('/', slash + 1)) {
     const std::string part = path.substr(0, slash);
     CG_TRY(const bool made, make_dir(dir_, part));
     if (made) touched_.insert(parent_of(part));

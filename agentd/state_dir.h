@@ -1,13 +1,13 @@
 // State directory: the file operations that the log and the key are built on.
 //
-//   CG_TRY(UniqueFd dir, open_state_dir("/home/a/.local/state/certgate"));   // made 0700 when missing
-//   CG_TRY(DirLock lock, DirLock::exclusive(dir.get()));
-//   DurableWriter writer(dir.get());
+//   CG_TRY(UniqueFd dir, open_state_dir("/home/a/.local/state/certgate"));   // made 0700 when
+//   missing CG_TRY(DirLock lock, DirLock::exclusive(dir.get())); DurableWriter writer(dir.get());
 //   CG_CHECK(writer.put("log/tile/0/000.p/1", bytes, size));   // temp, fsync, rename
-//   CG_CHECK(writer.flush());                                  // fsync of every directory it touched
+//   CG_CHECK(writer.flush());                                  // fsync of every directory it
+//   touched
 //
-// Paths are relative to the directory and never follow a symlink in their last component. Errors name
-// the path and the cure (full disk, read-only file system, not ours).
+// Paths are relative to the directory and never follow a symlink in their last component. Errors
+// name the path and the cure (full disk, read-only file system, not ours).
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ class DirLock {
 // The whole of a regular file of at most `max` bytes. ENOENT and friends are in Error::code.
 Result<std::string> read_file(int dir, const std::string& path, size_t max);
 Status write_all(int fd, const void* data, size_t size, const std::string& name);
-Status sync_dir(int dir, const std::string& path);   // "" = the directory itself
+Status sync_dir(int dir, const std::string& path);  // "" = the directory itself
 // Names in a directory without "." and "..", sorted. A directory that is not there is empty.
 Result<std::vector<std::string>> list_dir(int dir, const std::string& path);
 // Unlinks a file, or a directory when `directory`; true when it was there. A directory that is not

@@ -34,6 +34,7 @@ struct OpenEffect {
   bool read = false;
   bool write = false;     // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
   bool create = false;    // the last component does not exist and will be made
+  bool inside = false;    // on a file system that lives and dies with the sandbox (/tmp, home, …)
   uint64_t flags = 0;     // open flags as they will be performed
   uint32_t mode = 0;      // creation mode after umask, 0 when nothing is created
 };
@@ -43,6 +44,7 @@ struct ExecImage {
   std::string path;       // as resolved inside the sandbox
   FileIdentity file;
   Digest sha256{};
+  bool inside = false;    // as for OpenEffect
   bool operator==(const ExecImage&) const = default;
 };
 

@@ -23,16 +23,17 @@ size_t utf8_length(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const uint8_t first = data[0];
   if (first < 0x80) return 1;
-  if (first < 0xC2 || first > 0xF4) return 0;  // a continuation, an overlong form, or beyond U+10FFFF
+  if (first < 0xC2 || first > 0xF4)
+    return 0;  // a continuation, an overlong form, or beyond U+10FFFF
   const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
   if (size < length) return 0;
   for (size_t i = 1; i < length; ++i) {
     if (!continuation(data[i])) return 0;
   }
-  if (first == 0xE0 && data[1] < 0xA0) return 0;   // overlong
-  if (first == 0xED && data[1] > 0x9F) return 0;   // surrogates
-  if (first == 0xF0 && data[1] < 0x90) return 0;   // overlong
-  if (first == 0xF4 && data[1] > 0x8F) return 0;   // beyond U+10FFFF
+  if (first == 0xE0 && data[1] < 0xA0) return 0;  // overlong
+  if (first == 0xED && data[1] > 0x9F) return 0;  // surrogates
+  if (first == 0xF0 && data[1] < 0x90) return 0;  // overlong
+  if (first == 0xF4 && data[1] > 0x8F) return 0;  // beyond U+10FFFF
   return length;
 }
 
@@ -113,7 +114,8 @@ Result<int64_t> CborReader::integer() {
 Result<std::string> CborReader::bytes(size_t max) {
   CG_TRY(const uint64_t size, head(kBytes));
   if (size > max) return fail("cbor: a byte string is longer than " + std::to_string(max));
-  if (size > static_cast<size_t>(end_ - at_)) return fail("cbor: the data ends inside a byte string");
+  if (size > static_cast<size_t>(end_ - at_))
+    return fail("cbor: the data ends inside a byte string");
   std::string value(at_, at_ + size);
   at_ += size;
   return value;

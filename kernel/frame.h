@@ -18,22 +18,23 @@ namespace certgate::kernel {
 inline constexpr size_t kFrameHeaderBytes = 8;
 inline constexpr size_t kMaxFrameBytes = kFrameHeaderBytes + kMaxRecordBytes;
 
-uint32_t crc32c(const void* data, size_t size);            // by instruction where the CPU has it
-uint32_t crc32c_portable(const void* data, size_t size);   // by table: the same value
+uint32_t crc32c(const void* data, size_t size);           // by instruction where the CPU has it
+uint32_t crc32c_portable(const void* data, size_t size);  // by table: the same value
 
-// Appends one frame; `size` must be 1 to kMaxRecordBytes (else nothing is appended and it is false).
+// Appends one frame; `size` must be 1 to kMaxRecordBytes (else nothing is appended and it is
+// false).
 [[nodiscard]] bool append_frame(const void* data, size_t size, std::vector<uint8_t>& out);
 
 struct Frame {
   enum State : uint8_t {
-    kOk,        // data and size are the bytes
-    kEnd,       // the bytes ended exactly after the last frame
-    kTorn,      // the bytes end inside this frame: an append that has not finished
-    kDamaged,   // a length that cannot be, or a wrong checksum: not what was appended
+    kOk,       // data and size are the bytes
+    kEnd,      // the bytes ended exactly after the last frame
+    kTorn,     // the bytes end inside this frame: an append that has not finished
+    kDamaged,  // a length that cannot be, or a wrong checksum: not what was appended
   };
   State state = kEnd;
-  size_t offset = 0;               // of the frame's header
-  const uint8_t* data = nullptr;   // borrowed
+  size_t offset = 0;              // of the frame's header
+  const uint8_t* data = nullptr;  // borrowed
   size_t size = 0;
 };
 
@@ -42,7 +43,7 @@ class FrameReader {
  public:
   FrameReader(const uint8_t* data, size_t size) : data_(data), size_(size) {}
   Frame next();
-  size_t offset() const { return at_; }   // of the next frame
+  size_t offset() const { return at_; }  // of the next frame
 
  private:
   const uint8_t* data_;

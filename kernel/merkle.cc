@@ -107,7 +107,8 @@ Digest empty_root() { return sha256("", 0); }
 Result<CompactRange> CompactRange::from(uint64_t size, std::vector<Digest> peaks) {
   if (peaks.size() != static_cast<size_t>(std::popcount(size))) {
     return fail("merkle: a tree of " + std::to_string(size) + " leaves has " +
-                std::to_string(std::popcount(size)) + " peaks, not " + std::to_string(peaks.size()));
+                std::to_string(std::popcount(size)) + " peaks, not " +
+                std::to_string(peaks.size()));
   }
   CompactRange range;
   range.size_ = size;
@@ -157,12 +158,12 @@ Status verify_inclusion(uint64_t index, uint64_t size, const Digest& leaf,
 Status verify_consistency(uint64_t size1, uint64_t size2, const std::vector<Digest>& proof,
                           const Digest& root1, const Digest& root2) {
   if (size1 > size2) return fail("merkle: the second tree is smaller than the first");
+  if (size1 == 0) return fail("merkle: nothing can be proved from the empty tree");
   if (size1 == size2) {
     if (!proof.empty()) return fail("merkle: a proof between equal sizes must be empty");
     if (root1 != root2) return fail("merkle: different roots for the same size");
     return ok();
   }
-  if (size1 == 0) return fail("merkle: nothing can be proved from the empty tree");
   if (proof.empty()) return fail("merkle: the consistency proof is empty");
   uint64_t fn = size1 - 1;
   uint64_t sn = size2 - 1;

@@ -11,6 +11,8 @@
 // Path patterns (absolute, resolved paths inside the sandbox):
 //   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
 //   /a/*.c          '*' and '?' stay within one component      **  as a whole component only
+//   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …), wherever
+//                   that is: a workspace below /tmp or home is not part of it
 // Argv patterns: one pattern per argument; "*" inside an argument matches any bytes of it;
 //   a last element "**" matches any number of further arguments (also none).
 // Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block.
@@ -39,11 +41,11 @@ enum class Durability : uint8_t { kOrdered, kStrict };
 class PathPattern {
  public:
   static Result<PathPattern> parse(std::string_view text);
-  bool matches(std::string_view path) const;
+  bool matches(std::string_view path, bool inside) const;
   const std::string& text() const { return text_; }
 
  private:
-  enum class Shape : uint8_t { kExact, kSubtree, kGlob };
+  enum class Shape : uint8_t { kExact, kSubtree, kGlob, kPrivate };
   std::string text_;
   Shape shape_ = Shape::kExact;
 };
@@ -78,7 +80,6 @@ struct Rule {
   std::vector<PathPattern> paths;          // exec, read, write
   std::vector<std::vector<std::string>> argvs;  // exec: any of these, empty = any argv
   std::vector<EndpointPattern> endpoints;  // connect (tcp, udp)
-  std::vector<PathPattern> sockets;        // connect (unix outside the sandbox)
   AcceptSet accept;                        // origins this scope accepts; unused for forbid
   std::optional<Origin> origin;            // connect: what the peer's bytes are, else web:<host>
   std::optional<uint64_t> ttl_ns;          // valid this long from the start of the run

@@ -9,14 +9,43 @@ namespace certgate::kernel {
 namespace {
 
 enum Key : uint8_t {
-  kKind = 1, kRun, kSeq, kWall, kBoot, kPid, kCall, kVerb, kObject, kAsked, kRule, kReason, kToken,
-  kOrigins, kRaised, kCulprit, kArgument, kWhy, kDigest, kIno, kSha256, kArgv, kRef, kErrno, kGrade,
+  kKind = 1,
+  kRun,
+  kSeq,
+  kWall,
+  kBoot,
+  kPid,
+  kCall,
+  kVerb,
+  kObject,
+  kAsked,
+  kRule,
+  kReason,
+  kToken,
+  kOrigins,
+  kRaised,
+  kCulprit,
+  kArgument,
+  kWhy,
+  kDigest,
+  kIno,
+  kSha256,
+  kArgv,
+  kRef,
+  kErrno,
+  kGrade,
   kCount,
 };
 constexpr size_t kKeys = 26;
 
-enum Major : uint8_t { kUnsignedMajor = 0, kNegativeMajor = 1, kBytesMajor = 2, kTextMajor = 3,
-                       kArrayMajor = 4, kMapMajor = 5 };
+enum Major : uint8_t {
+  kUnsignedMajor = 0,
+  kNegativeMajor = 1,
+  kBytesMajor = 2,
+  kTextMajor = 3,
+  kArrayMajor = 4,
+  kMapMajor = 5
+};
 
 // Limits of the text fields. A label of kMaxOrigins origins always fits whole.
 constexpr size_t kWordBytes = 64;        // run, call, reason, token, grade
@@ -24,8 +53,8 @@ constexpr size_t kPartBytes = 512;       // culprit, argument
 constexpr size_t kSentenceBytes = 2048;  // rule, why
 constexpr size_t kLabelBytes = 8448;     // origins, raised
 // A record can always be made: the longest one still fits a tlog-tiles entry.
-static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) + 5 * kWordBytes +
-                  2 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 2 * 32 +
+static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) +
+                  5 * kWordBytes + 2 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 2 * 32 +
                   (kKeys + 1) * (2 + kMaxCborHead) <=
               kMaxRecordBytes);
 
@@ -36,9 +65,9 @@ struct TextField {
 };
 // Ascending keys, in the three runs that the numbers between them leave.
 constexpr TextField kMiddle[] = {
-    {kRule, &Record::rule, kSentenceBytes},    {kReason, &Record::reason, kWordBytes},
-    {kToken, &Record::token, kWordBytes},      {kOrigins, &Record::origins, kLabelBytes},
-    {kRaised, &Record::raised, kLabelBytes},   {kCulprit, &Record::culprit, kPartBytes},
+    {kRule, &Record::rule, kSentenceBytes},     {kReason, &Record::reason, kWordBytes},
+    {kToken, &Record::token, kWordBytes},       {kOrigins, &Record::origins, kLabelBytes},
+    {kRaised, &Record::raised, kLabelBytes},    {kCulprit, &Record::culprit, kPartBytes},
     {kArgument, &Record::argument, kPartBytes}, {kWhy, &Record::why, kSentenceBytes},
 };
 
@@ -125,13 +154,20 @@ size_t room_for(const Record& r) {
 
 const char* record_kind_text(RecordKind kind) {
   switch (kind) {
-    case RecordKind::kStart: return "start";
-    case RecordKind::kCertificate: return "certificate";
-    case RecordKind::kRefusal: return "refusal";
-    case RecordKind::kOutcome: return "outcome";
-    case RecordKind::kToken: return "token";
-    case RecordKind::kStop: return "stop";
-    case RecordKind::kGap: return "gap";
+    case RecordKind::kStart:
+      return "start";
+    case RecordKind::kCertificate:
+      return "certificate";
+    case RecordKind::kRefusal:
+      return "refusal";
+    case RecordKind::kOutcome:
+      return "outcome";
+    case RecordKind::kToken:
+      return "token";
+    case RecordKind::kStop:
+      return "stop";
+    case RecordKind::kGap:
+      return "gap";
   }
   return "unknown";
 }
@@ -226,25 +262,44 @@ Status read_small(CborReader& in, uint64_t max, T& to) {
 
 Status read_field(CborReader& in, uint64_t key, Record& r) {
   switch (key) {
-    case kKind: return read_small(in, static_cast<uint64_t>(RecordKind::kGap), r.kind);
-    case kRun: return read_text(in, kWordBytes, r.run);
-    case kSeq: return read_number(in, UINT64_MAX, r.seq);
-    case kWall: return read_integer(in, r.wall_ns);
-    case kBoot: return read_integer(in, r.boot_ns);
-    case kPid: return read_small(in, UINT32_MAX, r.pid);
-    case kCall: return read_text(in, kWordBytes, r.call);
-    case kVerb: return read_small(in, kVerbs, r.verb);
-    case kObject: return read_bytes(in, kMaxRecordObjectBytes, r.object);
-    case kAsked: return read_bytes(in, kMaxRecordObjectBytes, r.asked);
-    case kDigest: return read_digest(in, r.digest);
-    case kIno: return read_number(in, UINT64_MAX, r.ino);
-    case kSha256: return read_digest(in, r.sha256);
-    case kArgv: return read_argv(in, r.argv);
-    case kRef: return read_number(in, UINT64_MAX, r.ref);
-    case kErrno: return read_small(in, UINT32_MAX, r.error);
-    case kGrade: return read_text(in, kWordBytes, r.grade);
-    case kCount: return read_number(in, UINT64_MAX, r.count);
-    default: break;
+    case kKind:
+      return read_small(in, static_cast<uint64_t>(RecordKind::kGap), r.kind);
+    case kRun:
+      return read_text(in, kWordBytes, r.run);
+    case kSeq:
+      return read_number(in, UINT64_MAX, r.seq);
+    case kWall:
+      return read_integer(in, r.wall_ns);
+    case kBoot:
+      return read_integer(in, r.boot_ns);
+    case kPid:
+      return read_small(in, UINT32_MAX, r.pid);
+    case kCall:
+      return read_text(in, kWordBytes, r.call);
+    case kVerb:
+      return read_small(in, kVerbs, r.verb);
+    case kObject:
+      return read_bytes(in, kMaxRecordObjectBytes, r.object);
+    case kAsked:
+      return read_bytes(in, kMaxRecordObjectBytes, r.asked);
+    case kDigest:
+      return read_digest(in, r.digest);
+    case kIno:
+      return read_number(in, UINT64_MAX, r.ino);
+    case kSha256:
+      return read_digest(in, r.sha256);
+    case kArgv:
+      return read_argv(in, r.argv);
+    case kRef:
+      return read_number(in, UINT64_MAX, r.ref);
+    case kErrno:
+      return read_small(in, UINT32_MAX, r.error);
+    case kGrade:
+      return read_text(in, kWordBytes, r.grade);
+    case kCount:
+      return read_number(in, UINT64_MAX, r.count);
+    default:
+      break;
   }
   for (const TextField& field : kMiddle) {
     if (field.key == key) return read_text(in, field.max, r.*field.member);

@@ -5,8 +5,10 @@
 
 #include <cerrno>
 #include <csignal>
+#include <span>
 
 #include "sandbox/child_plan.h"
+#include "sandbox/filter.h"
 #include "sandbox/wire.h"
 
 namespace certgate::sandbox {
@@ -16,12 +18,38 @@ constexpr int kNotFound = 127;
 constexpr int kCannotRun = 126;
 constexpr int kNotStarted = 125;
 
+// Where the filter's programs arrive; touched only in the agent's process.
+sock_filter program_room[BPF_MAXINSNS];
+sock_filter guard_room[BPF_MAXINSNS];
+
+Failure receive_program(int gate, std::span<sock_filter> room,
+                        std::span<const sock_filter>& program) {
+  UniqueFd none;
+  const ssize_t got = receive_message(gate, room.data(), room.size_bytes(), none);
+  if (got < 0) return fail_step(Step::kFilter, "(receive)", static_cast<int>(-got));
+  const auto bytes = static_cast<size_t>(got);
+  if (bytes == 0 || bytes % sizeof(sock_filter) != 0) {
+    return fail_step(Step::kFilter, "(receive)", EPROTO);
+  }
+  program = room.first(bytes / sizeof(sock_filter));
+  return {};
+}
+
+Failure receive_filter(int gate, FilterView& filter) {
+  if (const Failure failure = receive_program(gate, program_room, filter.program)) return failure;
+  return receive_program(gate, guard_room, filter.guard);
+}
+
 Failure confine(const ChildPlan& plan, UniqueFd& listener) {
   const int gate = plan.gate.get();
+  // First, since a socket that closes with unread data resets and loses the report of a failure.
+  FilterView filter;
+  if (const Failure failure = receive_filter(gate, filter)) return failure;
   umask(plan.umask);
   for (const auto& [resource, value] : plan.limits) {
     const rlimit limit{value, value};
-    if (setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) return fail_step(Step::kLimits);
+    if (setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0)
+      return fail_step(Step::kLimits);
   }
   if (chdir(plan.cwd.c_str()) != 0) return fail_step(Step::kWorkingDirectory, plan.cwd.c_str());
   if (const int error = close_others({0, 1, 2, gate}); error != 0) {
@@ -32,7 +60,7 @@ Failure confine(const ChildPlan& plan, UniqueFd& listener) {
   // Init made this copy non-dumpable; the supervisor has to read the arguments of the first execve.
   // Nothing else is inside yet that could look.
   if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return fail_step(Step::kHandshake, "(dumpable)");
-  const int installed = install_filter(plan.filter);
+  const int installed = install_filter(filter);
   if (installed < 0) return fail_step(Step::kFilter, "", -installed);
   listener.reset(installed);
   return {};
@@ -54,8 +82,9 @@ int exec_first(const ChildPlan& plan) {
   for (const std::string& program : plan.programs) {
     execve(program.c_str(), plan.argv.data(), plan.env.data());
     if (errno == EACCES) {
-      error = EACCES;   // reported only when no later directory has a better one
-    } else if (errno != ENOENT && errno != ENOTDIR && errno != ESTALE && errno != ENODEV && errno != ETIMEDOUT) {
+      error = EACCES;  // reported only when no later directory has a better one
+    } else if (errno != ENOENT && errno != ENOTDIR && errno != ESTALE && errno != ENODEV &&
+               errno != ETIMEDOUT) {
       return errno;
     }
   }

@@ -32,7 +32,8 @@ Status load(Machine& machine, const sock_filter& step, const seccomp_data& call)
   } else if (mode == BPF_LEN && BPF_SIZE(step.code) == BPF_W) {
     target = sizeof(seccomp_data);
   } else if (mode == BPF_ABS && !into_x && BPF_SIZE(step.code) == BPF_W) {
-    if (step.k % 4 != 0 || step.k + 4 > sizeof(seccomp_data)) return bad(machine, "load out of range");
+    if (step.k % 4 != 0 || step.k + 4 > sizeof(seccomp_data))
+      return bad(machine, "load out of range");
     if (step.k >= offsetof(seccomp_data, instruction_pointer)) machine.read_arguments = true;
     std::memcpy(&target, reinterpret_cast<const char*>(&call) + step.k, sizeof target);
   } else {
@@ -45,20 +46,39 @@ Status load(Machine& machine, const sock_filter& step, const seccomp_data& call)
 Result<bool> arithmetic(Machine& machine, const sock_filter& step) {
   const uint32_t operand = BPF_SRC(step.code) == BPF_X ? machine.x : step.k;
   switch (BPF_OP(step.code)) {
-    case BPF_ADD: machine.a += operand; break;
-    case BPF_SUB: machine.a -= operand; break;
-    case BPF_MUL: machine.a *= operand; break;
+    case BPF_ADD:
+      machine.a += operand;
+      break;
+    case BPF_SUB:
+      machine.a -= operand;
+      break;
+    case BPF_MUL:
+      machine.a *= operand;
+      break;
     case BPF_DIV:
       if (operand == 0) return false;
       machine.a /= operand;
       break;
-    case BPF_AND: machine.a &= operand; break;
-    case BPF_OR: machine.a |= operand; break;
-    case BPF_XOR: machine.a ^= operand; break;
-    case BPF_LSH: machine.a <<= (operand & 31); break;
-    case BPF_RSH: machine.a >>= (operand & 31); break;
-    case BPF_NEG: machine.a = 0u - machine.a; break;
-    default: return bad(machine, "arithmetic that seccomp does not accept");
+    case BPF_AND:
+      machine.a &= operand;
+      break;
+    case BPF_OR:
+      machine.a |= operand;
+      break;
+    case BPF_XOR:
+      machine.a ^= operand;
+      break;
+    case BPF_LSH:
+      machine.a <<= (operand & 31);
+      break;
+    case BPF_RSH:
+      machine.a >>= (operand & 31);
+      break;
+    case BPF_NEG:
+      machine.a = 0u - machine.a;
+      break;
+    default:
+      return bad(machine, "arithmetic that seccomp does not accept");
   }
   return true;
 }
@@ -67,12 +87,23 @@ Status jump(Machine& machine, const sock_filter& step) {
   const uint32_t operand = BPF_SRC(step.code) == BPF_X ? machine.x : step.k;
   bool taken = false;
   switch (BPF_OP(step.code)) {
-    case BPF_JA: machine.pc += step.k; return ok();
-    case BPF_JEQ: taken = machine.a == operand; break;
-    case BPF_JGT: taken = machine.a > operand; break;
-    case BPF_JGE: taken = machine.a >= operand; break;
-    case BPF_JSET: taken = (machine.a & operand) != 0; break;
-    default: return bad(machine, "jump that seccomp does not accept");
+    case BPF_JA:
+      machine.pc += step.k;
+      return ok();
+    case BPF_JEQ:
+      taken = machine.a == operand;
+      break;
+    case BPF_JGT:
+      taken = machine.a > operand;
+      break;
+    case BPF_JGE:
+      taken = machine.a >= operand;
+      break;
+    case BPF_JSET:
+      taken = (machine.a & operand) != 0;
+      break;
+    default:
+      return bad(machine, "jump that seccomp does not accept");
   }
   machine.pc += taken ? step.jt : step.jf;
   return ok();
@@ -92,28 +123,38 @@ int32_t strictness(uint32_t action) {
 }  // namespace
 
 Result<Evaluation> run(std::span<const sock_filter> program, const seccomp_data& call) {
-  if (program.empty() || program.size() > BPF_MAXINSNS) return fail("BPF program of a wrong length");
+  if (program.empty() || program.size() > BPF_MAXINSNS)
+    return fail("BPF program of a wrong length");
   Machine machine;
   // Jumps only go forward, so every instruction runs at most once and this loop ends.
   for (; machine.pc < program.size(); ++machine.pc) {
     const sock_filter& step = program[machine.pc];
     switch (BPF_CLASS(step.code)) {
       case BPF_LD:
-      case BPF_LDX: CG_CHECK(load(machine, step, call)); break;
+      case BPF_LDX:
+        CG_CHECK(load(machine, step, call));
+        break;
       case BPF_ST:
-      case BPF_STX: CG_CHECK(store(machine, step)); break;
+      case BPF_STX:
+        CG_CHECK(store(machine, step));
+        break;
       case BPF_ALU: {
         CG_TRY(const bool defined, arithmetic(machine, step));
         if (!defined) return Evaluation{0, machine.read_arguments};
         break;
       }
-      case BPF_JMP: CG_CHECK(jump(machine, step)); break;
+      case BPF_JMP:
+        CG_CHECK(jump(machine, step));
+        break;
       case BPF_MISC:
-        if (BPF_MISCOP(step.code) == BPF_TAX) machine.x = machine.a;
-        else machine.a = machine.x;
+        if (BPF_MISCOP(step.code) == BPF_TAX)
+          machine.x = machine.a;
+        else
+          machine.a = machine.x;
         break;
       default:  // BPF_RET
-        return Evaluation{BPF_RVAL(step.code) == BPF_A ? machine.a : step.k, machine.read_arguments};
+        return Evaluation{BPF_RVAL(step.code) == BPF_A ? machine.a : step.k,
+                          machine.read_arguments};
     }
   }
   return bad(machine, "the program ran past its end");

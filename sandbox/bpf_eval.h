@@ -24,8 +24,8 @@
 namespace certgate::sandbox {
 
 struct Evaluation {
-  uint32_t action = 0;         // SECCOMP_RET_* with its data
-  bool read_arguments = false; // looked at anything but the number and the architecture
+  uint32_t action = 0;          // SECCOMP_RET_* with its data
+  bool read_arguments = false;  // looked at anything but the number and the architecture
 };
 
 // An error means that the program is not one the kernel would accept (bad opcode, jump or load).

@@ -12,9 +12,12 @@ namespace {
 // into the kernel, changes clocks or the machine, or enlarges the attack surface for nothing an
 // ordinary program needs. ENOSYS: programs know how to live without it (io_uring, clone3, the at
 // forms of the xattr calls) or it has long been gone.
-#define ALLOW(nr, name) CallRow{nr, #name, CallClass::kAllow, 0}
-#define TRAP(nr, name) CallRow{nr, #name, CallClass::kTrap, 0}
-#define DENY(nr, name, error) CallRow{nr, #name, CallClass::kErrno, error}
+#define ALLOW(nr, name) \
+  CallRow { nr, #name, CallClass::kAllow, 0 }
+#define TRAP(nr, name) \
+  CallRow { nr, #name, CallClass::kTrap, 0 }
+#define DENY(nr, name, error) \
+  CallRow { nr, #name, CallClass::kErrno, error }
 
 // clang-format off
 constexpr CallRow kTable[] = {
@@ -151,8 +154,9 @@ static_assert(strictly_ascending(), "find_call searches by halves");
 std::span<const CallRow> call_table() { return kTable; }
 
 const CallRow* find_call(int nr) {
-  const auto* row = std::lower_bound(std::begin(kTable), std::end(kTable), nr,
-                                     [](const CallRow& left, int right) { return left.nr < right; });
+  const auto* row =
+      std::lower_bound(std::begin(kTable), std::end(kTable), nr,
+                       [](const CallRow& left, int right) { return left.nr < right; });
   return row != std::end(kTable) && row->nr == nr ? row : nullptr;
 }
 

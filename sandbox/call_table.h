@@ -6,7 +6,8 @@
 //
 // The table is data: the filter is made from it, the tests prove the filter against it, and a call
 // that is in no row gets ENOSYS. A new system call is one new row here and nothing else.
-// Rows whose verdict also depends on arguments are kAllow or kTrap here; their tests are in filter.cc.
+// Rows whose verdict also depends on arguments are kAllow or kTrap here; their tests are in
+// filter.cc.
 #pragma once
 
 #include <span>

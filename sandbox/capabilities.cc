@@ -28,10 +28,11 @@ bool holds_none() {
 }  // namespace
 
 Failure drop_capabilities() {
-  capng_setpid(0);   // the library remembers the pid it was loaded in; 0 is the caller
+  capng_setpid(0);  // the library remembers the pid it was loaded in; 0 is the caller
   capng_clear(CAPNG_SELECT_ALL);
   errno = 0;
-  if (capng_apply(CAPNG_SELECT_ALL) != 0) return fail_step(Step::kCapabilities, "", errno != 0 ? errno : EPERM);
+  if (capng_apply(CAPNG_SELECT_ALL) != 0)
+    return fail_step(Step::kCapabilities, "", errno != 0 ? errno : EPERM);
   if (!holds_none()) return fail_step(Step::kCapabilities, "(some are still there)", EPERM);
   return {};
 }

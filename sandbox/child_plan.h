@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "sandbox/fd.h"
-#include "sandbox/filter.h"
 #include "sandbox/launch.h"
 #include "sandbox/mounts.h"
 #include "sandbox/steps.h"
@@ -23,19 +22,20 @@ namespace certgate::sandbox {
 
 struct ChildPlan {
   MountPlan mounts;
-  Filter filter;
   std::string uid_map, gid_map;
   std::string hostname, cwd;
   std::vector<std::pair<int, rlim_t>> limits;
-  std::vector<std::string> programs;         // candidates for execve, in the order of PATH
-  std::vector<char*> argv, env;              // point into the Spec, which outlives the clone
-  char* title = nullptr;                     // where the kernel finds our command line
+  std::vector<std::string> programs;  // candidates for execve, in the order of PATH
+  std::vector<char*> argv, env;       // point into the Spec, which outlives the clone
+  char* title = nullptr;              // where the kernel finds our command line
   size_t title_size = 0;
   mode_t umask = 022;
-  UniqueFd control, gate, status;            // the children's ends
+  UniqueFd control, gate, status;  // the children's ends
 };
 
-// Messages of the children to the caller, over `control` (init) and `gate` (agent).
+// The caller builds the filter while init sets the sandbox up, and sends both programs, one message
+// each, over `gate`. Messages of the children to the caller, over `control` (init) and `gate`
+// (agent).
 struct Report {
   enum class Kind : uint32_t { kFailed = 1, kReady = 2 };
   Kind kind = Kind::kFailed;
@@ -48,7 +48,7 @@ struct SocketRequest {
   int32_t type = 0;
 };
 struct SocketReply {
-  int32_t error = 0;   // errno; a descriptor comes along when it is 0
+  int32_t error = 0;  // errno; a descriptor comes along when it is 0
 };
 
 // Drops every capability of this process, bounding and ambient sets included, and makes sure.

@@ -25,8 +25,8 @@
 namespace certgate::sandbox {
 namespace {
 
-constexpr uint32_t kWord = 0xffffffff;   // int arguments: the kernel ignores the high half, so do we
-constexpr uint32_t kTypeMask = 0xf;      // SOCK_TYPE_MASK: the rest is SOCK_CLOEXEC and SOCK_NONBLOCK
+constexpr uint32_t kWord = 0xffffffff;  // int arguments: the kernel ignores the high half, so do we
+constexpr uint32_t kTypeMask = 0xf;  // SOCK_TYPE_MASK: the rest is SOCK_CLOEXEC and SOCK_NONBLOCK
 constexpr uint32_t kWaitKillable = 1u << 5;  // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19
 constexpr uint32_t kX32Bit = 0x40000000;
 
@@ -55,7 +55,7 @@ constexpr uint32_t kNamespaceFlags[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NE
 constexpr ValueRule kRefusedValues[] = {
     // Input injection into the operator's terminal, and line disciplines with parsers of their own.
     {SYS_ioctl, {1, kWord, TIOCSTI}},
-    {SYS_ioctl, {1, kWord, 0x541C /* TIOCLINUX */}},
+    {SYS_ioctl, {1, kWord, TIOCLINUX}},
     {SYS_ioctl, {1, kWord, TIOCSETD}},
     // Type '!': answering seccomp notifications.
     {SYS_ioctl, {1, 0xff00, 0x2100}},
@@ -80,17 +80,17 @@ constexpr ValueRule kRefusedValues[] = {
 struct Family {
   uint32_t domain;
   std::array<uint32_t, 2> types;
-  bool first_protocol_only;   // only protocol 0
+  bool first_protocol_only;  // only protocol 0
 };
 constexpr Family kSocketFamilies[] = {
     // Datagram unix sockets stay out: a connected end may still send to any bound path.
     {AF_UNIX, {SOCK_STREAM, SOCK_SEQPACKET}, false},
     {AF_INET, {SOCK_STREAM, SOCK_DGRAM}, false},
     {AF_INET6, {SOCK_STREAM, SOCK_DGRAM}, false},
-    {AF_NETLINK, {SOCK_RAW, SOCK_DGRAM}, true},   // protocol 0 is NETLINK_ROUTE
+    {AF_NETLINK, {SOCK_RAW, SOCK_DGRAM}, true},  // protocol 0 is NETLINK_ROUTE
 };
 constexpr uint32_t kPairDomains[] = {AF_UNIX};
-constexpr uint32_t kPersonalities[] = {0, 0xffffffff};   // the plain one, and the query
+constexpr uint32_t kPersonalities[] = {0, 0xffffffff};  // the plain one, and the query
 
 Status add(const Context& context, uint32_t action, int nr, const Tests& tests) {
   std::array<scmp_arg_cmp, 6> compares{};
@@ -101,9 +101,9 @@ Status add(const Context& context, uint32_t action, int nr, const Tests& tests) 
   const int error = seccomp_rule_add_array(context.get(), action, nr,
                                            static_cast<unsigned>(tests.size()), compares.data());
   if (error == 0) return ok();
-  return fail_errno("seccomp filter: rule for " + std::string(call_name(nr)) +
-                        "; cure: libseccomp 2.5 or newer",
-                    -error);
+  return fail_errno(
+      "seccomp filter: rule for " + std::string(call_name(nr)) + "; cure: libseccomp 2.5 or newer",
+      -error);
 }
 
 // Appends masked values that together match exactly the words whose bits under `mask` are none of
@@ -150,8 +150,8 @@ Status add_allow_lists(const Context& program) {
     }
   }
   for (const uint32_t type : kSocketFamilies[0].types) {
-    CG_CHECK(add(program, SCMP_ACT_ALLOW, SYS_socketpair,
-                 {{0, kWord, AF_UNIX}, {1, kTypeMask, type}}));
+    CG_CHECK(
+        add(program, SCMP_ACT_ALLOW, SYS_socketpair, {{0, kWord, AF_UNIX}, {1, kTypeMask, type}}));
   }
   for (const uint32_t value : kPersonalities) {
     CG_CHECK(add(program, SCMP_ACT_ALLOW, SYS_personality, {{0, kWord, value}}));
@@ -194,7 +194,7 @@ Status add_program(const Context& program) {
     } else if (row.call_class == CallClass::kAllow || row.nr == SYS_seccomp) {
       // seccomp(2) has to load the guard; the guard then refuses it.
       CG_CHECK(add(program, SCMP_ACT_ALLOW, row.nr, {}));
-    } else if (row.error != ENOSYS) {   // ENOSYS is the default already
+    } else if (row.error != ENOSYS) {  // ENOSYS is the default already
       CG_CHECK(add(program, SCMP_ACT_ERRNO(static_cast<uint32_t>(row.error)), row.nr, {}));
     }
   }
@@ -268,7 +268,8 @@ seccomp_data native(int nr) {
 Status prove(const Filter& filter) {
   for (const CallRow& row : call_table()) {
     seccomp_data call = native(row.nr);
-    if (row.nr == SYS_socket || row.nr == SYS_socketpair) call.args[0] = AF_UNIX, call.args[1] = SOCK_STREAM;
+    if (row.nr == SYS_socket || row.nr == SYS_socketpair)
+      call.args[0] = AF_UNIX, call.args[1] = SOCK_STREAM;
     CG_CHECK(expect(filter, call, expected_action(row)));
     call.nr = static_cast<int>(static_cast<uint32_t>(row.nr) | kX32Bit);
     CG_CHECK(expect(filter, call, SECCOMP_RET_KILL_PROCESS));
@@ -276,7 +277,7 @@ Status prove(const Filter& filter) {
     call.arch = AUDIT_ARCH_I386;
     CG_CHECK(expect(filter, call, SECCOMP_RET_KILL_PROCESS));
   }
-  constexpr uint64_t kDirty = 0xdeadbeef00000000;   // a high half that a 64-bit comparison would see
+  constexpr uint64_t kDirty = 0xdeadbeef00000000;  // a high half that a 64-bit comparison would see
   for (const ValueRule& rule : kRefusedValues) {
     seccomp_data call = native(rule.nr);
     call.args[rule.test.arg] = kDirty | rule.test.value;
@@ -304,7 +305,7 @@ Result<Filter> build_filter() {
   return filter;
 }
 
-int install_filter(const Filter& filter) {
+int install_filter(const FilterView& filter) {
   // The kernel's interface takes a pointer to non-const and only reads it.
   sock_fprog program{static_cast<unsigned short>(filter.program.size()),
                      const_cast<sock_filter*>(filter.program.data())};

@@ -7,17 +7,18 @@
 // Classes: allow (kernel decides), trap (forwarded to the supervisor), errno (refused in the
 // kernel), kill (foreign architecture, x32). A call that is in no row gets ENOSYS.
 //
-// Two programs, because one libseccomp filter can say "this argument is one of these" or "it is none
-// of these" but not both without relying on the order of its rules:
+// Two programs, because one libseccomp filter can say "this argument is one of these" or "it is
+// none of these" but not both without relying on the order of its rules:
 //   program  default ENOSYS; the table, with allow-lists of arguments; holds the listener
 //   guard    default allow; argument values that are refused, and seccomp(2) itself
-// The kernel runs both and takes the strictest answer, and the guard's on a tie (it is the younger).
+// The kernel runs both and takes the strictest answer, and the guard's on a tie (it is the
+// younger).
 #pragma once
 
 #include <linux/filter.h>
 
 #include <cstdint>
-#include <string_view>
+#include <span>
 #include <vector>
 
 #include "kernel/result.h"
@@ -29,6 +30,12 @@ struct Filter {
   std::vector<sock_filter> guard;
 };
 
+// The same two programs somewhere else, for a process that may not allocate.
+struct FilterView {
+  std::span<const sock_filter> program;
+  std::span<const sock_filter> guard;
+};
+
 enum class CallClass : uint8_t { kAllow, kTrap, kErrno, kUnknown };
 // Class of a call whose class does not depend on arguments (kAllow for those with argument tests).
 CallClass call_class(int nr);
@@ -38,6 +45,9 @@ Result<Filter> build_filter();
 
 // Installs the program with seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV), then the
 // guard. Returns the listener or -errno; after a failure the caller must exit.
-int install_filter(const Filter& filter);
+int install_filter(const FilterView& filter);
+inline int install_filter(const Filter& filter) {
+  return install_filter(FilterView{filter.program, filter.guard});
+}
 
 }  // namespace certgate::sandbox

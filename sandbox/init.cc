@@ -42,7 +42,8 @@ Failure write_proc(const char* path, const char* text, size_t size) {
   struct statfs info {};
   if (fstatfs(file.get(), &info) != 0) return fail_step(Step::kIdMap, path);
   if (info.f_type != PROC_SUPER_MAGIC) return fail_step(Step::kIdMap, path, ENODEV);
-  if (write(file.get(), text, size) != static_cast<ssize_t>(size)) return fail_step(Step::kIdMap, path);
+  if (write(file.get(), text, size) != static_cast<ssize_t>(size))
+    return fail_step(Step::kIdMap, path);
   return {};
 }
 
@@ -51,13 +52,16 @@ Failure map_ids(const ChildPlan& plan) {
   if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return fail_step(Step::kIdMap, "(dumpable)");
   // An unprivileged gid_map is accepted only after setgroups has been given up.
   if (const Failure failure = write_proc("/proc/self/setgroups", "deny", 4)) return failure;
-  if (const Failure failure = write_proc("/proc/self/uid_map", plan.uid_map.data(), plan.uid_map.size())) {
+  if (const Failure failure =
+          write_proc("/proc/self/uid_map", plan.uid_map.data(), plan.uid_map.size())) {
     return failure;
   }
-  if (const Failure failure = write_proc("/proc/self/gid_map", plan.gid_map.data(), plan.gid_map.size())) {
+  if (const Failure failure =
+          write_proc("/proc/self/gid_map", plan.gid_map.data(), plan.gid_map.size())) {
     return failure;
   }
-  // From here on nothing of the same uid inside may look into this process, which is a copy of the caller.
+  // From here on nothing of the same uid inside may look into this process, which is a copy of the
+  // caller.
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail_step(Step::kIdMap, "(dumpable)");
   return {};
 }
@@ -72,14 +76,16 @@ void hide_command_line(const ChildPlan& plan) {
 }
 
 Failure set_up(ChildPlan& plan) {
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return fail_step(Step::kInit, "(death signal)");
-  umask(0);   // modes of mount points are exact
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+    return fail_step(Step::kInit, "(death signal)");
+  umask(0);  // modes of mount points are exact
   if (const Failure failure = map_ids(plan)) return failure;
   for (const NamespaceStep& item : kNamespaces) {
     if (unshare(item.flag) != 0) return fail_step(item.step);
   }
   if (const Failure failure = perform_mounts(plan.mounts)) return failure;
-  if (sethostname(plan.hostname.data(), plan.hostname.size()) != 0) return fail_step(Step::kHostname);
+  if (sethostname(plan.hostname.data(), plan.hostname.size()) != 0)
+    return fail_step(Step::kHostname);
   if (const Failure failure = set_up_network()) return failure;
   hide_command_line(plan);
   return {};
@@ -118,7 +124,7 @@ void reap(int signals, int status, pid_t agent) {
     if (pid <= 0) return;
     if (pid != agent) continue;
     const ssize_t sent = write(status, &wait_status, sizeof wait_status);
-    static_cast<void>(sent);   // a caller that has gone wants no status
+    static_cast<void>(sent);  // a caller that has gone wants no status
     end_sandbox();
   }
 }
@@ -132,8 +138,10 @@ void reap(int signals, int status, pid_t agent) {
     }
     if (watched[0].revents != 0) reap(signals, status, agent);
     // The caller's end is closed: it is gone (also when it died before the death signal was set).
-    if ((watched[1].revents & POLLIN) != 0) serve_socket(control);
-    else if (watched[1].revents != 0) end_sandbox();
+    if ((watched[1].revents & POLLIN) != 0)
+      serve_socket(control);
+    else if (watched[1].revents != 0)
+      end_sandbox();
   }
 }
 

@@ -10,28 +10,30 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
 
 #include "sandbox/child_plan.h"
+#include "sandbox/filter.h"
 #include "sandbox/wire.h"
 
 namespace certgate::sandbox {
 namespace {
 
-constexpr int kSetUpMs = 30000;      // a hung network file system must not hang the caller for good
+constexpr int kSetUpMs = 30000;  // a hung network file system must not hang the caller for good
 constexpr int kRequestMs = 10000;
 constexpr size_t kMaxStrings = 32768;
 constexpr size_t kMaxPathEntries = 256;
-constexpr const char* kDefaultPath = "/bin:/usr/bin";   // what execvp uses without PATH
+constexpr const char* kDefaultPath = "/bin:/usr/bin";  // what execvp uses without PATH
 
 Status check_strings(const char* what, const std::vector<std::string>& strings) {
   if (strings.size() > kMaxStrings) return fail(std::string("too many entries in ") + what, E2BIG);
   for (const std::string& text : strings) {
-    if (text.find('\0') != std::string::npos) return fail(std::string("NUL byte in ") + what, EINVAL);
+    if (text.find('\0') != std::string::npos)
+      return fail(std::string("NUL byte in ") + what, EINVAL);
   }
   return ok();
 }
@@ -39,14 +41,17 @@ Status check_strings(const char* what, const std::vector<std::string>& strings) 
 Status check_caller() {
   uid_t real = 0, effective = 0, saved = 0;
   gid_t real_gid = 0, effective_gid = 0, saved_gid = 0;
-  if (getresuid(&real, &effective, &saved) != 0 || getresgid(&real_gid, &effective_gid, &saved_gid) != 0) {
+  if (getresuid(&real, &effective, &saved) != 0 ||
+      getresgid(&real_gid, &effective_gid, &saved_gid) != 0) {
     return fail_errno("read own ids", errno);
   }
   if (real == 0 || effective == 0 || saved == 0) {
     return fail("launch: the caller is root; cure: drop to the agent's user first", EPERM);
   }
   if (real != effective || real != saved || real_gid != effective_gid || real_gid != saved_gid) {
-    return fail("launch: the caller's real, effective and saved ids differ; cure: setresuid and setresgid", EPERM);
+    return fail(
+        "launch: the caller's real, effective and saved ids differ; cure: setresuid and setresgid",
+        EPERM);
   }
   return ok();
 }
@@ -90,7 +95,8 @@ void find_title(ChildPlan& plan) {
   for (int field = 2; field < 48 && at != std::string::npos; ++field) at = line.find(' ', at + 1);
   if (at == std::string::npos) return;
   unsigned long start = 0, end = 0;
-  if (std::sscanf(line.c_str() + at, " %lu %lu", &start, &end) != 2 || start == 0 || end <= start) return;
+  if (std::sscanf(line.c_str() + at, " %lu %lu", &start, &end) != 2 || start == 0 || end <= start)
+    return;
   plan.title = reinterpret_cast<char*>(start);
   plan.title_size = end - start;
 }
@@ -106,7 +112,6 @@ Result<ChildPlan> make_plan(const Spec& spec) {
   }
   ChildPlan plan;
   CG_TRY(plan.mounts, plan_mounts(spec));
-  CG_TRY(plan.filter, build_filter());
   const std::string uid = std::to_string(getuid()), gid = std::to_string(getgid());
   plan.uid_map = uid + " " + uid + " 1\n";
   plan.gid_map = gid + " " + gid + " 1\n";
@@ -128,7 +133,8 @@ struct Ends {
 
 Result<Ends> socket_pair() {
   int fds[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) return fail_errno("socketpair", errno);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
+    return fail_errno("socketpair", errno);
   return Ends{UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
@@ -137,7 +143,8 @@ pid_t clone_init(ChildPlan& plan, int& error) {
   sigset_t all, before;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &before);
-  const long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWPID | SIGCHLD, nullptr, nullptr, nullptr, 0);
+  const long pid =
+      syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWPID | SIGCHLD, nullptr, nullptr, nullptr, 0);
   if (pid == 0) run_init(plan);
   error = pid < 0 ? errno : 0;
   sigprocmask(SIG_SETMASK, &before, nullptr);
@@ -157,7 +164,8 @@ int wait_readable(int fd, int timeout_ms) {
 
 // One report with its descriptor, or what went wrong.
 Failure receive_report(int socket, const char* from, UniqueFd& fd) {
-  if (const int error = wait_readable(socket, kSetUpMs); error != 0) return fail_step(Step::kHandshake, from, error);
+  if (const int error = wait_readable(socket, kSetUpMs); error != 0)
+    return fail_step(Step::kHandshake, from, error);
   Report report;
   const ssize_t got = receive_message(socket, &report, sizeof report, fd);
   if (got == 0) return fail_step(Step::kHandshake, from, ECONNRESET);
@@ -179,6 +187,21 @@ Failure await_set_up(Sandbox& box) {
   box.init_pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, box.init, 0)));
   if (!box.init_pidfd) return fail_step(Step::kHandshake, "(pidfd_open)");
   return {};
+}
+
+// A peer that has gone is not an error here: why it went comes as its report.
+Status send_filter(const Sandbox& box) {
+  CG_TRY(const Filter filter, build_filter());
+  for (const auto* program : {&filter.program, &filter.guard}) {
+    send_message(box.gate.get(), program->data(), program->size() * sizeof(sock_filter), -1);
+  }
+  return ok();
+}
+
+// Kills init, and with it everything inside.
+void discard(const Sandbox& box) {
+  kill(box.init, SIGKILL);
+  reap(box.init);
 }
 
 }  // namespace
@@ -206,10 +229,13 @@ Result<Sandbox> launch(const Spec& spec, Failure& failure) {
   plan.control.reset();
   plan.gate.reset();
   plan.status.reset();
+  if (const Status sent = send_filter(box); !sent) {
+    discard(box);
+    return sent.error();
+  }
   failure = await_set_up(box);
   if (!failure) return box;
-  kill(box.init, SIGKILL);   // and with it everything inside
-  reap(box.init);
+  discard(box);
   return explain(failure);
 }
 
@@ -247,16 +273,19 @@ Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type) {
 }
 
 Result<int> wait_agent(Sandbox& sandbox) {
+  if (sandbox.init < 0) return fail("the sandbox has been waited for already", ECHILD);
   int status = 0;
   ssize_t got = -1;
   do {
     got = read(sandbox.status.get(), &status, sizeof status);
   } while (got < 0 && errno == EINTR);
   sandbox.gate.reset();
-  reap(sandbox.init);   // returns when the kernel has removed everything inside
+  reap(sandbox.init);  // returns when the kernel has removed everything inside
   sandbox.init = -1;
   if (got == sizeof status) return status;
-  return fail("the sandbox was killed before its agent ended; cure: look for an OOM kill in the kernel log");
+  return fail(
+      "the sandbox was killed before its agent ended; cure: look for an OOM kill in the kernel "
+      "log");
 }
 
 }  // namespace certgate::sandbox

@@ -11,7 +11,7 @@
 // to it first); launch() makes a user namespace that maps exactly that uid and gid to themselves.
 // The thread that calls launch() must live as long as the sandbox: when it ends, init is killed.
 //
-// State machine of init:  set up → ready(root fd, notify fd) → serving → agent ended → kill all → exit
+// Init:  set up → ready (root fd) → serving → the agent's first process ended → kill all → exit
 // While serving, init answers socket requests (a socket made there belongs to the sandbox's network
 // namespace) and reaps. When its control socket closes, everything inside dies.
 #pragma once
@@ -33,25 +33,25 @@ namespace certgate::sandbox {
 inline constexpr const char* kResolverAddress = "127.0.53.53";
 
 struct Spec {
-  std::string workspace;                 // absolute host path, same path inside, writable
-  std::string home;                      // absolute path inside: an empty tmpfs
-  std::vector<std::string> read_only;    // further absolute host paths, same path inside, read-only
-  std::vector<std::string> argv;         // argv[0] is looked up in PATH as execvp does
-  std::vector<std::string> env;          // "NAME=value"
-  std::string cwd;                       // absolute, inside
+  std::string workspace;               // absolute host path, same path inside, writable
+  std::string home;                    // absolute path inside: an empty tmpfs
+  std::vector<std::string> read_only;  // further absolute host paths, same path inside, read-only
+  std::vector<std::string> argv;       // argv[0] is looked up in PATH as execvp does
+  std::vector<std::string> env;        // "NAME=value"
+  std::string cwd;                     // absolute, inside
   std::string hostname = "certgate";
-  std::vector<std::pair<int, rlim_t>> limits;   // RLIMIT_* -> hard and soft limit
-  uint64_t tmp_bytes = 1ull << 30;       // size limit of each tmpfs (/tmp, home, /dev/shm)
+  std::vector<std::pair<int, rlim_t>> limits;  // RLIMIT_* -> hard and soft limit
+  uint64_t tmp_bytes = 1ull << 30;             // size limit of each tmpfs (/tmp, home, /dev/shm)
 };
 
 struct Sandbox {
-  pid_t init = -1;        // host pid of pid 1; child of the caller
+  pid_t init = -1;  // host pid of pid 1; child of the caller
   UniqueFd init_pidfd;
-  UniqueFd notify;        // seccomp listener of the agent and all its descendants
-  UniqueFd root;          // O_PATH directory: the agent's "/"
-  UniqueFd control;       // SOCK_SEQPACKET to init; closing it kills everything inside
-  UniqueFd gate;          // to the agent's first process, until release()
-  UniqueFd status;        // readable, or at its end, when the agent's first process has ended
+  UniqueFd notify;   // seccomp listener of the agent and all its descendants
+  UniqueFd root;     // O_PATH directory: the agent's "/"
+  UniqueFd control;  // SOCK_SEQPACKET to init; closing it kills everything inside
+  UniqueFd gate;     // to the agent's first process, until release()
+  UniqueFd status;   // readable, or at its end, when the agent's first process has ended
 };
 
 // On failure nothing is left behind. The error names the step, the errno and the cure.
@@ -64,8 +64,8 @@ Result<Sandbox> launch(const Spec& spec, Failure& failure);
 // Lets the agent's first process run. It execs argv; when that fails, it exits 127 (ENOENT) or 126.
 Status release(const Sandbox& sandbox);
 
-// Asks init for a socket in the sandbox's network namespace (close-on-exec). Thread-safe only if the
-// caller serialises calls: one request is outstanding at a time.
+// Asks init for a socket in the sandbox's network namespace (close-on-exec). Thread-safe only if
+// the caller serialises calls: one request is outstanding at a time.
 Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type);
 
 // Blocks until the agent's first process has ended and everything inside is dead, and reaps init;

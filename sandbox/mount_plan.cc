@@ -77,8 +77,12 @@ Status check_places(const Spec& spec) {
   CG_CHECK(check_path("workspace", spec.workspace));
   CG_CHECK(check_path("home", spec.home));
   for (const char* place : kUserland) {
-    if (within(place, spec.workspace)) return fail("workspace " + spec.workspace + " holds " + place + "; cure: use a directory below it");
-    if (within(spec.home, place)) return fail("home " + spec.home + " lies in the read-only " + place + "; cure: use another home");
+    if (within(place, spec.workspace))
+      return fail("workspace " + spec.workspace + " holds " + place +
+                  "; cure: use a directory below it");
+    if (within(spec.home, place))
+      return fail("home " + spec.home + " lies in the read-only " + place +
+                  "; cure: use another home");
   }
   for (const std::string& place : empty_places(spec)) {
     if (within(place, spec.workspace)) {
@@ -86,15 +90,19 @@ Status check_places(const Spec& spec) {
                   "; cure: use a directory that does not");
     }
     if (place != spec.home && within(place, spec.home)) {
-      return fail("home " + spec.home + " holds the sandbox's own " + place + "; cure: use another home");
+      return fail("home " + spec.home + " holds the sandbox's own " + place +
+                  "; cure: use another home");
     }
   }
-  if (within(spec.workspace, "/proc") || within(spec.home, "/proc") || within("/proc", spec.workspace)) {
+  if (within(spec.workspace, "/proc") || within(spec.home, "/proc") ||
+      within("/proc", spec.workspace)) {
     return fail("workspace and home cannot be in /proc; cure: use another directory");
   }
-  if (spec.tmp_bytes < kMinTmpBytes) return fail("the limit of /tmp is below 1 MiB; cure: raise it");
+  if (spec.tmp_bytes < kMinTmpBytes)
+    return fail("the limit of /tmp is below 1 MiB; cure: raise it");
   if (spec.read_only.size() > kMaxReadOnly) {
-    return fail("more than " + std::to_string(kMaxReadOnly) + " read-only paths; cure: name a directory above them");
+    return fail("more than " + std::to_string(kMaxReadOnly) +
+                " read-only paths; cure: name a directory above them");
   }
   return ok();
 }
@@ -136,7 +144,7 @@ MountEntry tmpfs(const std::string& path, const char* mode, uint64_t bytes) {
 Status add_userland(MountPlan& plan) {
   for (const char* path : kUserland) {
     struct stat info {};
-    if (lstat(path, &info) != 0) continue;   // not every distribution has all of them
+    if (lstat(path, &info) != 0) continue;  // not every distribution has all of them
     if (!S_ISLNK(info.st_mode)) {
       plan.entries.push_back(bind(path, kPlain | MOUNT_ATTR_RDONLY));
       continue;
@@ -158,7 +166,8 @@ Status add_read_only(const Spec& spec, MountPlan& plan) {
     bool taken = path == spec.workspace || within(path, "/proc") || within(path, "/dev");
     for (const std::string& place : empty_places(spec)) taken = taken || path == place;
     if (taken) {
-      return fail("read-only path " + path + " is a place that the sandbox makes itself; cure: leave it out");
+      return fail("read-only path " + path +
+                  " is a place that the sandbox makes itself; cure: leave it out");
     }
     plan.entries.push_back(bind(path, kPlain | MOUNT_ATTR_RDONLY));
   }
@@ -226,13 +235,14 @@ std::string workshop(const char* name) { return std::string(kWorkshop) + "/" + n
 
 Status add_private_files(MountPlan& plan) {
   CG_TRY(std::string resolver, end_of_links("/etc/resolv.conf"));
-  plan.files.push_back({workshop("resolv.conf"), std::move(resolver),
-                        std::string("nameserver ") + kResolverAddress +
-                            "\noptions timeout:2 attempts:2\n"});
+  plan.files.push_back(
+      {workshop("resolv.conf"), std::move(resolver),
+       std::string("nameserver ") + kResolverAddress + "\noptions timeout:2 attempts:2\n"});
   // Without these two the C library's defaults are what we would write.
   if (access("/etc/hosts", F_OK) == 0) {
     CG_TRY(std::string hosts, end_of_links("/etc/hosts"));
-    plan.files.push_back({workshop("hosts"), std::move(hosts), "127.0.0.1 localhost\n::1 localhost\n"});
+    plan.files.push_back(
+        {workshop("hosts"), std::move(hosts), "127.0.0.1 localhost\n::1 localhost\n"});
   }
   if (access("/etc/nsswitch.conf", R_OK) == 0) {
     CG_TRY(std::string target, end_of_links("/etc/nsswitch.conf"));
@@ -259,10 +269,11 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
   CG_CHECK(add_read_only(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));
   CG_CHECK(add_private_files(plan));
-  std::stable_sort(plan.entries.begin(), plan.entries.end(), [](const auto& left, const auto& right) {
-    return std::count(left.path.begin(), left.path.end(), '/') <
-           std::count(right.path.begin(), right.path.end(), '/');
-  });
+  std::stable_sort(plan.entries.begin(), plan.entries.end(),
+                   [](const auto& left, const auto& right) {
+                     return std::count(left.path.begin(), left.path.end(), '/') <
+                            std::count(right.path.begin(), right.path.end(), '/');
+                   });
   return plan;
 }
 

@@ -23,11 +23,11 @@ using Kind = MountEntry::Kind;
 constexpr uint64_t kSealed =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-constexpr const char* kReadOnlyProc[] = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus",
-                                         "/proc/fs"};
-constexpr const char* kMaskedProc[] = {"/proc/kcore",      "/proc/keys",        "/proc/key-users",
-                                       "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats",
-                                       "/proc/kmsg"};
+constexpr const char* kReadOnlyProc[] = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq",
+                                         "/proc/bus", "/proc/fs"};
+constexpr const char* kMaskedProc[] = {
+    "/proc/kcore",       "/proc/keys",          "/proc/key-users", "/proc/timer_list",
+    "/proc/sched_debug", "/proc/latency_stats", "/proc/kmsg"};
 
 int set_attributes(int tree, uint64_t attributes, unsigned flags) {
   mount_attr change{};
@@ -52,36 +52,42 @@ Failure take_bind(MountEntry& entry) {
     return fail_step(Step::kBindSource, entry.path.c_str(), ENODEV);
   }
   const unsigned recursive = entry.directory ? AT_RECURSIVE : 0u;
-  entry.tree = open_tree(source.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
+  entry.tree =
+      open_tree(source.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
   if (entry.tree < 0 || set_attributes(entry.tree, entry.attributes, recursive) != 0) {
     return fail_step(Step::kBindSource, entry.path.c_str());
   }
   return {};
 }
 
-int make_file_system(const char* type, const std::vector<MountEntry::Option>& options, uint64_t attributes) {
+int make_file_system(const char* type, const std::vector<MountEntry::Option>& options,
+                     uint64_t attributes) {
   const UniqueFd context(fsopen(type, FSOPEN_CLOEXEC));
   if (!context) return -1;
   for (const MountEntry::Option& option : options) {
-    if (fsconfig(context.get(), FSCONFIG_SET_STRING, option.key, option.value.c_str(), 0) != 0) return -1;
+    if (fsconfig(context.get(), FSCONFIG_SET_STRING, option.key, option.value.c_str(), 0) != 0)
+      return -1;
   }
   if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return -1;
   return fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(attributes));
 }
 
-// Takes binds and /proc while the host's tree is still there: the kernel allows a new /proc only
-// where an unmasked one can be seen.
-Failure take_sources(MountPlan& plan) {
+Failure take_binds(MountPlan& plan) {
   for (MountEntry& entry : plan.entries) {
-    if (entry.kind == Kind::kBind || entry.kind == Kind::kDevice) {
-      if (const Failure failure = take_bind(entry)) return failure;
-    } else if (entry.kind == Kind::kFileSystem) {
-      entry.tree = make_file_system(entry.text.c_str(), entry.options, entry.attributes);
-      if (entry.tree < 0 && !entry.optional) {
-        const bool proc = entry.text == "proc";
-        return fail_step(proc ? Step::kProc : Step::kTmpfs, proc ? "" : entry.path.c_str());
-      }
-    }
+    if (entry.kind != Kind::kBind && entry.kind != Kind::kDevice) continue;
+    if (const Failure failure = take_bind(entry)) return failure;
+  }
+  return {};
+}
+
+// All but /proc, or only /proc. It too is made while the host's tree is still there: the kernel
+// allows a new /proc only where an unmasked one can be seen.
+Failure make_file_systems(MountPlan& plan, bool proc) {
+  for (MountEntry& entry : plan.entries) {
+    if (entry.kind != Kind::kFileSystem || (entry.text == "proc") != proc) continue;
+    entry.tree = make_file_system(entry.text.c_str(), entry.options, entry.attributes);
+    if (entry.tree >= 0 || entry.optional) continue;
+    return proc ? fail_step(Step::kProc) : fail_step(Step::kFileSystem, entry.path.c_str());
   }
   return {};
 }
@@ -94,7 +100,8 @@ Failure enter_new_root() {
       fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return fail_step(Step::kRoot, "(tmpfs)");
   }
-  const UniqueFd root(fsmount(context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  const UniqueFd root(
+      fsmount(context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
   if (!root) return fail_step(Step::kRoot, "(tmpfs)");
   // Any directory will do: all sources have been taken, and the old tree goes away next.
   if (move_mount(root.get(), "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH) != 0) {
@@ -126,7 +133,8 @@ Failure open_target(const char* path, bool directory, UniqueFd& out) {
       made = mkdirat(out.get(), name, 0755) == 0 ? 0 : errno;
       flags |= O_DIRECTORY;
     } else {
-      const UniqueFd file(openat(out.get(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444));
+      const UniqueFd file(
+          openat(out.get(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444));
       made = file ? 0 : errno;
     }
     UniqueFd next(openat(out.get(), name, flags));
@@ -142,7 +150,9 @@ Failure open_target(const char* path, bool directory, UniqueFd& out) {
 Failure attach(int tree, const char* path, bool directory) {
   UniqueFd target;
   if (const Failure failure = open_target(path, directory, target)) return failure;
-  if (move_mount(tree, "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0) return {};
+  if (move_mount(tree, "", target.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) ==
+      0)
+    return {};
   return fail_step(Step::kAttach, path);
 }
 
@@ -154,8 +164,9 @@ Failure attach_all(MountPlan& plan) {
       }
       continue;
     }
-    if (entry.tree < 0) continue;   // optional and not there
-    if (const Failure failure = attach(entry.tree, entry.path.c_str(), entry.directory)) return failure;
+    if (entry.tree < 0) continue;  // optional and not there
+    if (const Failure failure = attach(entry.tree, entry.path.c_str(), entry.directory))
+      return failure;
     close(entry.tree);
     entry.tree = -1;
   }
@@ -180,8 +191,9 @@ Failure write_file(const PrivateFile& file) {
 
 Failure close_proc() {
   for (const char* path : kReadOnlyProc) {
-    if (access(path, F_OK) != 0) continue;   // depends on the kernel's configuration
-    const UniqueFd tree(open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
+    if (access(path, F_OK) != 0) continue;  // depends on the kernel's configuration
+    const UniqueFd tree(
+        open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
     if (!tree || set_attributes(tree.get(), kSealed, AT_RECURSIVE) != 0 ||
         move_mount(tree.get(), "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) != 0) {
       return fail_step(Step::kProcMask, path);
@@ -203,7 +215,8 @@ Failure cover_files(const MountPlan& plan) {
   for (const PrivateFile& file : plan.files) {
     if (const Failure failure = write_file(file)) return failure;
     if (file.target.empty()) continue;
-    if (const Failure failure = cover(file.source.c_str(), file.target.c_str(), Step::kPrivateFiles)) {
+    if (const Failure failure =
+            cover(file.source.c_str(), file.target.c_str(), Step::kPrivateFiles)) {
       return failure;
     }
   }
@@ -230,7 +243,8 @@ Failure verify(const MountPlan& plan) {
   for (const MountEntry& entry : plan.entries) {
     if (entry.kind != Kind::kBind && entry.kind != Kind::kDevice) continue;
     struct stat info {};
-    if (lstat(entry.path.c_str(), &info) != 0) return fail_step(Step::kVerifyRoot, entry.path.c_str());
+    if (lstat(entry.path.c_str(), &info) != 0)
+      return fail_step(Step::kVerifyRoot, entry.path.c_str());
     if (info.st_dev != entry.source_device || info.st_ino != entry.source_inode) {
       return fail_step(Step::kVerifyRoot, entry.path.c_str(), ESTALE);
     }
@@ -249,8 +263,11 @@ Failure make_read_only(const char* path) {
 }  // namespace
 
 Failure perform_mounts(MountPlan& plan) {
-  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return fail_step(Step::kPrivateTree);
-  if (const Failure failure = take_sources(plan)) return failure;
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return fail_step(Step::kPrivateTree);
+  if (const Failure failure = take_binds(plan)) return failure;
+  if (const Failure failure = make_file_systems(plan, false)) return failure;
+  if (const Failure failure = make_file_systems(plan, true)) return failure;
   if (const Failure failure = enter_new_root()) return failure;
   if (const Failure failure = attach_all(plan)) return failure;
   if (const Failure failure = cover_files(plan)) return failure;

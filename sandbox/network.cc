@@ -25,7 +25,7 @@ struct RouteRequest {
 struct RouteReply {
   nlmsghdr header;
   nlmsgerr result;
-  char rest[512];   // an error reply repeats the request
+  char rest[512];  // an error reply repeats the request
 };
 
 Failure raise_loopback(int& index) {
@@ -69,7 +69,8 @@ int add_local_route(int netlink, unsigned char family, int index) {
 
 // Errors that mean the kernel or the host has no IPv6: there is nothing to route then.
 bool without_ipv6(int error) {
-  return error == EAFNOSUPPORT || error == EOPNOTSUPP || error == EPROTONOSUPPORT || error == EACCES;
+  return error == EAFNOSUPPORT || error == EOPNOTSUPP || error == EPROTONOSUPPORT ||
+         error == EACCES;
 }
 
 }  // namespace

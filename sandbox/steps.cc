@@ -29,7 +29,9 @@ constexpr StepRow kRows[] = {
     {Step::kCgroupNamespace, "create a cgroup namespace", kNoSandbox, kNamespaceCure},
     {Step::kPrivateTree, "make the mounts private", kNoSandbox, kMountCure},
     {Step::kBindSource, "take a host path into the sandbox", kNoSandbox,
-     "the path must exist, be readable by the agent's user and contain no symbolic link"},
+     "the path must exist, be reachable by the agent's user and contain no symbolic link; when it "
+     "is so: Linux 5.12 or newer, and in a container a profile that allows the mount calls"},
+    {Step::kFileSystem, "make a tmpfs or devpts for", kNoSandbox, kMountCure},
     {Step::kProc, "mount a new /proc", kNoSandbox,
      "in a container, unmask /proc (podman --security-opt unmask=ALL, Docker --security-opt "
      "systempaths=unconfined): the kernel allows a new /proc only where the old one is whole"},
@@ -37,7 +39,6 @@ constexpr StepRow kRows[] = {
     {Step::kMountPoint, "make a mount point", kNoSandbox,
      "the path must not run through a symbolic link or a file"},
     {Step::kAttach, "attach a mount", kNoSandbox, kMountCure},
-    {Step::kTmpfs, "mount a tmpfs", kNoSandbox, kMountCure},
     {Step::kPrivateFiles, "replace a file of /etc", kNoSandbox,
      "the file must exist on the host (an empty one will do)"},
     {Step::kProcMask, "close a part of /proc", kNoSandbox, kMountCure},

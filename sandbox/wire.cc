@@ -21,14 +21,17 @@ union ControlBuffer {
 // Takes the descriptors out of a message: the first goes to `fd`, the others are closed.
 size_t take_descriptors(msghdr& message, UniqueFd& fd) {
   size_t count = 0;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     const size_t fds = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (size_t i = 0; i < fds; ++i) {
       int received = -1;
       std::memcpy(&received, CMSG_DATA(part) + i * sizeof(int), sizeof received);
-      if (++count == 1) fd.reset(received);
-      else close(received);
+      if (++count == 1)
+        fd.reset(received);
+      else
+        close(received);
     }
   }
   return count;
@@ -86,7 +89,8 @@ int close_others(std::initializer_list<int> keep) {
     // The smallest kept descriptor that has not been passed yet; lists here are a few entries long.
     unsigned next = kNone;
     for (const int fd : keep) {
-      if (fd >= 0 && static_cast<unsigned>(fd) >= first) next = std::min(next, static_cast<unsigned>(fd));
+      if (fd >= 0 && static_cast<unsigned>(fd) >= first)
+        next = std::min(next, static_cast<unsigned>(fd));
     }
     if (next == kNone) return close_range(first, ~0u, 0) == 0 ? 0 : -errno;
     if (next > first && close_range(first, next - 1, 0) != 0) return -errno;

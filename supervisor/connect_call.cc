@@ -261,6 +261,8 @@ int NetCalls::join_inside(const PinnedConnect& pin, UniqueFd& accepted) {
   if (!listener) return EIO;
   const int on = 1;
   ::setsockopt(listener->get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  // An IPv6 address counts as ours only through the catch-all route.
+  if (at.ss_family == AF_INET6) ::setsockopt(listener->get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
   // NOLINTNEXTLINE: the socket API's own cast
   if (::bind(listener->get(), reinterpret_cast<const sockaddr*>(&at), size) != 0) return EADDRNOTAVAIL;
   if (::listen(listener->get(), 1) != 0) return errno;

@@ -154,7 +154,8 @@ int ExecCalls::finish_image(PinnedImage& image) {
   if (readable < 0) return readable == -EACCES ? EKEYREJECTED : -readable;
   image.fd.reset(readable);
   image.image.file = image.facts.identity;
-  image.labelled = !trap_.places.contains(image.facts.dev);
+  image.image.inside = trap_.places.contains(image.facts.dev);
+  image.labelled = !image.image.inside;
   const auto digest = digests_.of(readable, image.facts);
   if (!digest) return digest.error().code != 0 ? digest.error().code : EIO;
   image.image.sha256 = *digest;

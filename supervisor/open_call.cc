@@ -87,6 +87,7 @@ kernel::OpenEffect PinnedOpen::effect() const {
   e.read = read;
   e.write = write;
   e.create = create();
+  e.inside = inside;
   e.flags = flags;
   e.mode = mode;
   return e;
@@ -119,6 +120,7 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
   pin.read = access == O_RDONLY || access == O_RDWR;
   pin.write = access != O_RDONLY || (pin.flags & O_TRUNC);
   if (int error = pin_object(call.tid, dirfd, resolve, pin)) return error;
+  pin.inside = trap_.places.contains(pin.facts.dev);
   if (pin.create()) {
     auto task = sandbox::task_facts(call.tid);
     if (!task) return ESRCH;
@@ -206,7 +208,7 @@ int OpenCalls::natively_refused(const PinnedOpen& pin) const {
 
 // Bottom for what lives and dies with the sandbox; `unknown` when the store cannot say.
 kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
-  if (pin.facts.kind == kernel::FileKind::kPipe || trap_.places.contains(pin.facts.dev)) return {};
+  if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return {};
   if (pin.facts.kind == kernel::FileKind::kDevice && is_terminal(pin.facts.rdev)) {
     return kernel::Label::of({{kernel::OriginClass::kUser, ""}});
   }
@@ -222,7 +224,7 @@ Hold OpenCalls::hold_of(const PinnedOpen& pin) const {
   hold.kind = Hold::Kind::kWritableFile;
   hold.pin = pin.create() ? -1 : pin.object.get();
   hold.file = pin.facts.identity;
-  hold.labelled = !trap_.places.contains(pin.facts.dev);
+  hold.labelled = !pin.inside;
   return hold;
 }
 
@@ -321,7 +323,7 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
     if (pin.create()) error = object_facts(fd.get(), made);
     const auto settled = trap_.session.settle_file(judged.hold, fd.get(), made.identity,
                                                    label.join(certificate.object_label()),
-                                                   !trap_.places.contains(made.dev));
+                                                   !pin.inside);
     if (!settled) {
       trap_.session.fatal(settled.error().what);
       error = EIO;

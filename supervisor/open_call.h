@@ -25,6 +25,7 @@ struct PinnedOpen {
   uint64_t flags = 0;             // as asked
   uint32_t mode = 0;              // after umask, 0 when nothing is created
   bool read = false, write = false, tmpfile = false;
+  bool inside = false;            // on one of the sandbox's own file systems
 
   bool create() const { return !name.empty() || tmpfile; }
   // The effect as the kernel judges it; perform recomputes the digest from this.

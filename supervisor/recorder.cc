@@ -24,6 +24,11 @@ Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment
 
 Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability) {
   const std::lock_guard lock(mutex_);
+  return append_locked(std::move(record), durability);
+}
+
+Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durability durability) {
+  if (closed_) return fail("the run has ended: no record, no effect", ESHUTDOWN);
   if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
   record.run = run_;
   record.token = token_;
@@ -50,9 +55,18 @@ Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability dura
   return next_seq_++;
 }
 
-uint64_t Recorder::last_seq() {
+bool Recorder::closed() {
   const std::lock_guard lock(mutex_);
-  return next_seq_ - 1;
+  return closed_;
+}
+
+Status Recorder::close(kernel::Record stop) {
+  const std::lock_guard lock(mutex_);
+  stop.kind = kernel::RecordKind::kStop;
+  stop.count = next_seq_ - 1;
+  CG_CHECK(append_locked(std::move(stop), kernel::Durability::kStrict));
+  closed_ = true;
+  return ok();
 }
 
 }  // namespace certgate::supervisor

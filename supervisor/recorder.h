@@ -26,16 +26,21 @@ class Recorder {
   // Fills run, seq, times and token, and writes one frame. Returns the record's seq. Thread-safe.
   Result<uint64_t> append(kernel::Record record, kernel::Durability durability);
 
+  // Writes the stop record (count = the last seq before it), durably; every later append fails.
+  Status close(kernel::Record stop);
+
+  bool closed();
   const std::string& run() const { return run_; }
-  uint64_t last_seq();
 
  private:
+  Result<uint64_t> append_locked(kernel::Record record, kernel::Durability durability);
+
   const std::string run_;
   const std::string token_;
   const sandbox::UniqueFd segment_;
   std::mutex mutex_;                   // guards the fields below and the order of frames
   uint64_t next_seq_;
-  bool failed_ = false;
+  bool failed_ = false, closed_ = false;
   std::vector<uint8_t> encoded_, frame_;   // reused buffers
 };
 

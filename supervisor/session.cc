@@ -71,6 +71,7 @@ size_t Session::refusals() const {
 }
 
 void Session::fatal(const std::string& what) const {
+  if (recorder_.closed()) return;   // the run has ended; whoever is left has lost its caller
   if (fatal_) fatal_(what);
 }
 

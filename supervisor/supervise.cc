@@ -155,11 +155,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   const int status = exit_status(wait_status);
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;
-  stop.kind = kernel::RecordKind::kStop;
   stop.error = static_cast<uint32_t>(status);
-  stop.count = recorder.last_seq();
-  CG_TRY(const uint64_t last, recorder.append(std::move(stop), kernel::Durability::kStrict));
-  (void)last;
+  CG_CHECK(recorder.close(std::move(stop)));
   // Threads may still be in calls that have lost their callers; nothing they hold outlives us.
   std::_Exit(status);
 }

@@ -14,11 +14,14 @@ constexpr int kExitTrouble = 2;
 constexpr char kUsage[] =
     "usage: certgate audit list [--json] [--state DIR]       every record, oldest first\n"
     "       certgate audit why ID [--json] [--state DIR]     why one call was allowed or refused\n"
-    "       certgate audit verify [--json] [--state DIR]     is the log whole and unaltered?\n"
+    "       certgate audit verify [--json] [--state DIR] [--key KEY]\n"
+    "                                                        is the log whole and unaltered?\n"
+    "KEY is the line of key.pub as you kept it elsewhere; without it the one beside the log is "
+    "used\n"
     "exit status: 0 yes, 1 no, 2 it could not be read or the command line is wrong\n";
 
 struct Options {
-  std::string verb, id, state;
+  std::string verb, id, state, key;
   Format format = Format::kText;
 };
 
@@ -33,6 +36,9 @@ Result<Options> parse(const Args& args) {
       options.state = args[i];
     } else if (arg.starts_with("--state=")) {
       options.state = arg.substr(sizeof("--state=") - 1);
+    } else if (arg == "--key") {
+      if (++i == args.size()) return fail("--key needs the line of a key.pub");
+      options.key = args[i];
     } else if (arg.starts_with("-")) {
       return fail("unknown option " + escape(arg));
     } else if (options.verb.empty()) {
@@ -44,9 +50,11 @@ Result<Options> parse(const Args& args) {
     }
   }
   if (options.verb != "list" && options.verb != "why" && options.verb != "verify") {
-    return fail(options.verb.empty() ? "list, why or verify?" : "unknown: audit " + escape(options.verb));
+    return fail(options.verb.empty() ? "list, why or verify?"
+                                     : "unknown: audit " + escape(options.verb));
   }
   if (options.verb == "why" && options.id.empty()) return fail("audit why needs an ID");
+  if (options.verb != "verify" && !options.key.empty()) return fail("--key is for audit verify");
   if (options.state.empty()) options.state = default_state_dir();
   return options;
 }
@@ -60,7 +68,8 @@ int trouble(const Error& error) {
 int list(const Options& options) {
   Result<LogSnapshot> log = LogSnapshot::open(options.state);
   if (!log) return trouble(log.error());
-  if (Status done = list_records(*log, options.format, std::cout); !done) return trouble(done.error());
+  if (Status done = list_records(*log, options.format, std::cout); !done)
+    return trouble(done.error());
   return std::cout.flush() ? 0 : trouble(fail("the output was closed"));
 }
 
@@ -74,7 +83,7 @@ int why(const Options& options) {
 }
 
 int verify(const Options& options) {
-  const Result<VerifyReport> report = verify_log(options.state);
+  const Result<VerifyReport> report = verify_log(options.state, options.key);
   if (!report) return trouble(report.error());
   const std::string root = base64_encode(report->root.data(), report->root.size());
   if (options.format == Format::kJson) {

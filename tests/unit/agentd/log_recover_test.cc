@@ -17,7 +17,9 @@ using kernel::RecordKind;
 
 class LogRecoverTest : public LogTest {
  protected:
-  std::string segment_of(const std::string& run) const { return state_ + "/segments/" + run + ".seg"; }
+  std::string segment_of(const std::string& run) const {
+    return state_ + "/segments/" + run + ".seg";
+  }
 
   // The bytes of a segment with `records` records, not sealed.
   static std::string frames(const std::string& run, uint64_t records) {
@@ -68,7 +70,7 @@ TEST_F(LogRecoverTest, ATailTornAtAnyByteGivesItsWholeRecordsAndAGap) {
 TEST_F(LogRecoverTest, ADamagedSegmentIsKeptAside) {
   const std::string whole = frames("run", 3);
   const size_t one = frames("run", 1).size();
-  for (const size_t at : {one + 8, one + 20, 2 * one - 1}) {   // inside the second record
+  for (const size_t at : {one + 8, one + 20, 2 * one - 1}) {  // inside the second record
     fs::remove_all(state_);
     opened();
     std::string changed = whole;
@@ -122,7 +124,7 @@ TEST_F(LogRecoverTest, ADeathBetweenTheGapAndTheRemovalAddsNothing) {
   write(segment_of("run"), torn);
   recover();
   EXPECT_EQ(all().size(), 3u);
-  write(segment_of("run"), torn);   // as if the unlink had not reached the disk
+  write(segment_of("run"), torn);  // as if the unlink had not reached the disk
   recover();
   EXPECT_EQ(all().size(), 3u);
   EXPECT_FALSE(fs::exists(segment_of("run")));
@@ -175,15 +177,34 @@ TEST_F(LogRecoverTest, ARunThatLostItsEndIsNotWhole) {
   EXPECT_TRUE(verdict().starts_with("no: run run: no stop record")) << verdict();
 }
 
+TEST_F(LogRecoverTest, ManyDeadRunsAreRecoveredWithFewOpenFiles) {
+  opened();
+  for (int run = 0; run < 300; ++run) {
+    std::string id = "r";
+    id += std::to_string(run);
+    write(segment_of(id), frames(id, 1));
+  }
+  recover();
+  EXPECT_EQ(all().size(), 600u);
+  EXPECT_TRUE(fs::is_empty(state_ + "/segments"));
+  EXPECT_EQ(verdict(), "yes");
+}
+
 // An append is: tiles, checkpoint.last, log/checkpoint, removal of partial tiles. Death after each.
 class InterruptedAppend : public LogRecoverTest, public testing::WithParamInterface<uint64_t> {
  protected:
   // Two states of one log: `before_` with `records` records, state_ with 5 more.
   void make_states(uint64_t records) {
-    { LogStore store = opened(); whole_run(store, "first", records); }
+    {
+      LogStore store = opened();
+      whole_run(store, "first", records);
+    }
     before_ = root_ + "/before";
     fs::copy(state_, before_, fs::copy_options::recursive);
-    { LogStore store = opened(); whole_run(store, "second", 5); }
+    {
+      LogStore store = opened();
+      whole_run(store, "second", 5);
+    }
   }
   // Files of the older state come back where the newer one has removed or replaced them.
   void put_back(const std::string& name) {
@@ -227,7 +248,8 @@ TEST_P(InterruptedAppend, LeavesNoSupersededTiles) {
   EXPECT_EQ(records(), GetParam() + 5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, InterruptedAppend, testing::Values(2, 3, 251, 252, 255, 256, 257, 512));
+INSTANTIATE_TEST_SUITE_P(Sizes, InterruptedAppend,
+                         testing::Values(2, 3, 251, 252, 255, 256, 257, 512));
 
 }  // namespace
 }  // namespace certgate::agentd

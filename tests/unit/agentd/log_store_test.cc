@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <functional>
 
 #include "agentd/log_edge.h"
@@ -38,8 +39,53 @@ TEST(LogLayout, PathsAreThoseOfTlogTiles) {
   EXPECT_EQ(tile_path(1, 999999, 256), "log/tile/1/x999/999");
 }
 
+class TesseraLog : public LogTest {
+ protected:
+  void SetUp() override {
+    LogTest::SetUp();
+    const char* vectors = std::getenv("CERTGATE_VECTORS");
+    if (vectors == nullptr) GTEST_SKIP() << "CERTGATE_VECTORS is not set: no published log here";
+    log_ = std::string(vectors) + "/tessera";
+    fs::create_symlink(log_, root_ + "/log");
+    dir_ = sandbox::UniqueFd(::open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  }
+  Checkpoint checkpoint(uint64_t size) const {
+    const auto key = VerifierKey::parse(
+        "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx");
+    return *open_checkpoint(read(log_ + "/checkpoint." + std::to_string(size)), *key);
+  }
+  std::string log_;
+  sandbox::UniqueFd dir_;
+};
+
+TEST_F(TesseraLog, ItsTilesLeadToItsCheckpoints) {
+  for (uint64_t size = 0; size <= 15; ++size) {
+    const auto edge = LogEdge::load(dir_.get(), size);
+    ASSERT_TRUE(edge) << edge.error().what;
+    EXPECT_EQ(edge->root(), checkpoint(size).root) << size;
+  }
+}
+
+TEST_F(TesseraLog, TheSameEntriesMakeTheSameFilesByteForByte) {
+  const std::string bundle = read(log_ + "/tile/entries/000.p/15");
+  const auto entries = split_bundle(bundle, 15);
+  ASSERT_TRUE(entries);
+  LogEdge edge;
+  for (const std::string_view entry : *entries) {
+    edge.append(reinterpret_cast<const uint8_t*>(entry.data()), entry.size());
+    EXPECT_EQ(edge.root(), checkpoint(edge.size()).root);
+    const auto files = edge.take_files();
+    EXPECT_EQ(files.size(), 2u);
+    for (const TileFile& file : files)
+      EXPECT_EQ(file.bytes, read(root_ + '/' + file.path)) << file.path;
+  }
+}
+
 TEST_F(LogStoreTest, ANewDirectoryIsAnEmptyLogThatVerifies) {
-  { LogStore store = opened(); EXPECT_EQ(store.size(), 0u); }
+  {
+    LogStore store = opened();
+    EXPECT_EQ(store.size(), 0u);
+  }
   EXPECT_EQ(verdict(), "yes");
   struct stat st;
   ASSERT_EQ(::stat(state_.c_str(), &st), 0);
@@ -101,7 +147,7 @@ TEST_F(LogStoreTest, TheFilesOfEverySizeAreExactlyThoseOfTheLayout) {
     const bool interesting = seq < 6 || seq % 256 < 3 || seq % 256 > 253 || seq == 600;
     if (!interesting) continue;
     ASSERT_TRUE(store.seal(segment->tail));
-    EXPECT_EQ(verdict(), "yes") << seq;   // it also counts the files
+    EXPECT_EQ(verdict(), "yes") << seq;  // it also counts the files
   }
   EXPECT_EQ(fs::file_size(state_ + "/log/tile/0/000"), 256u * 32);
   EXPECT_EQ(fs::file_size(state_ + "/log/tile/0/002.p/88"), 88u * 32);
@@ -120,7 +166,8 @@ TEST_F(LogStoreTest, AThirdLevelIsMadeAt65536Records) {
     for (size_t i = 0; i < kMaxBatchRecords && seq < 65536 + 300; ++i) {
       std::vector<uint8_t> encoded;
       ++seq;
-      kernel::encode_record(record("run", seq, seq == 65836 ? RecordKind::kStop : RecordKind::kOutcome), encoded);
+      kernel::encode_record(
+          record("run", seq, seq == 65836 ? RecordKind::kStop : RecordKind::kOutcome), encoded);
       bytes.emplace_back(encoded.begin(), encoded.end());
     }
     ASSERT_TRUE(log->append(std::vector<std::string_view>(bytes.begin(), bytes.end())));
@@ -159,10 +206,16 @@ TEST_F(LogStoreTest, AFrameThatIsStillBeingWrittenWaits) {
 }
 
 TEST_F(LogStoreTest, ALogShorterThanItsLastCheckpointIsRefused) {
-  { LogStore store = opened(); whole_run(store, "first", 3); }
+  {
+    LogStore store = opened();
+    whole_run(store, "first", 3);
+  }
   const std::string old = root_ + "/old";
   fs::copy(state_ + "/log", old, fs::copy_options::recursive);
-  { LogStore store = opened(); whole_run(store, "second", 3); }
+  {
+    LogStore store = opened();
+    whole_run(store, "second", 3);
+  }
   EXPECT_EQ(verdict(), "yes");
   fs::remove_all(state_ + "/log");
   fs::copy(old, state_ + "/log", fs::copy_options::recursive);
@@ -174,9 +227,12 @@ TEST_F(LogStoreTest, ALogShorterThanItsLastCheckpointIsRefused) {
 }
 
 TEST_F(LogStoreTest, MissingPiecesAreRefused) {
-  { LogStore store = opened(); whole_run(store, "first", 3); }
-  for (const char* name : {"/checkpoint.last", "/log/checkpoint", "/key.pub", "/key", "/log/tile/0/000.p/3",
-                           "/log/tile/entries/000.p/3"}) {
+  {
+    LogStore store = opened();
+    whole_run(store, "first", 3);
+  }
+  for (const char* name : {"/checkpoint.last", "/log/checkpoint", "/key.pub", "/key",
+                           "/log/tile/0/000.p/3", "/log/tile/entries/000.p/3"}) {
     fs::rename(state_ + name, root_ + "/kept");
     EXPECT_FALSE(LogStore::open(state_)) << name;
     fs::rename(root_ + "/kept", state_ + name);
@@ -193,19 +249,22 @@ TEST_F(LogStoreTest, AnOpenStoreNoticesThatTheLogWentBack) {
     fs::remove_all(state_ + name);
     fs::copy(root_ + "/old" + name, state_ + name, fs::copy_options::recursive);
   }
-  EXPECT_TRUE(LogStore::open(state_));   // nobody else can know: both were put back
+  EXPECT_TRUE(LogStore::open(state_));  // nobody else can know: both were put back
   EXPECT_FALSE(store.check());
   EXPECT_FALSE(store.check());
 }
 
 TEST_F(LogStoreTest, AFailedWriteEndsTheStoreAndLeavesTheLogWhole) {
-  { LogStore store = opened(); whole_run(store, "first", 3); }
+  {
+    LogStore store = opened();
+    whole_run(store, "first", 3);
+  }
   EXPECT_TRUE(in_child([&] {
     ::signal(SIGXFSZ, SIG_IGN);
     LogStore store = opened();
     auto segment = store.create_segment("second");
     if (!append_record(segment->append.get(), record("second", 1))) return false;
-    const rlimit limit{64, 64};   // a full disk, for every file larger than this
+    const rlimit limit{64, 64};  // a full disk, for every file larger than this
     ::setrlimit(RLIMIT_FSIZE, &limit);
     const auto sealed = store.seal(segment->tail);
     return !sealed && !store.seal(segment->tail) && !store.check();
@@ -213,7 +272,7 @@ TEST_F(LogStoreTest, AFailedWriteEndsTheStoreAndLeavesTheLogWhole) {
   LogStore store = opened();
   const Status recovered = store.recover();
   ASSERT_TRUE(recovered) << recovered.error().what;
-  EXPECT_EQ(store.size(), 5u);   // first: 3, second: its record and a gap
+  EXPECT_EQ(store.size(), 5u);  // first: 3, second: its record and a gap
   EXPECT_EQ(verdict(), "yes");
 }
 

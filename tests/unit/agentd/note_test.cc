@@ -12,7 +12,8 @@
 namespace certgate::agentd {
 namespace {
 
-constexpr char kTesseraKey[] = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx";
+constexpr char kTesseraKey[] =
+    "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx";
 
 SigningKey make_key() {
   auto key = SigningKey::generate();
@@ -29,9 +30,14 @@ std::string checkpoint_note(const SigningKey& key, uint64_t size) {
 }
 
 TEST(Base64, IsThatOfTheRfc) {
-  const std::pair<std::string, std::string> cases[] = {
-      {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="},
-      {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}, {"\xFB\xFF\xFE", "+//+"}};
+  const std::pair<std::string, std::string> cases[] = {{"", ""},
+                                                       {"f", "Zg=="},
+                                                       {"fo", "Zm8="},
+                                                       {"foo", "Zm9v"},
+                                                       {"foob", "Zm9vYg=="},
+                                                       {"fooba", "Zm9vYmE="},
+                                                       {"foobar", "Zm9vYmFy"},
+                                                       {"\xFB\xFF\xFE", "+//+"}};
   for (const auto& [plain, text] : cases) {
     EXPECT_EQ(base64_encode(plain.data(), plain.size()), text);
     const auto back = base64_decode(text);
@@ -41,8 +47,8 @@ TEST(Base64, IsThatOfTheRfc) {
 }
 
 TEST(Base64, EveryValueHasOneText) {
-  for (const char* text : {"Zg", "Zg=", "Zh==", "Zm9=", "Zm8", "Z===", "====", "Zg==Zg==", "Zm9v\n", " Zm9v",
-                           "Zm9-", "Zm9_", "Z=9v", "Zg=a"}) {
+  for (const char* text : {"Zg", "Zg=", "Zh==", "Zm9=", "Zm8", "Z===", "====", "Zg==Zg==", "Zm9v\n",
+                           " Zm9v", "Zm9-", "Zm9_", "Z=9v", "Zg=a"}) {
     EXPECT_FALSE(base64_decode(text)) << text;
   }
 }
@@ -75,9 +81,9 @@ TEST(Checkpoint, IsThreeLinesAndNothingElse) {
   const std::string root = base64_encode(checkpoint.root.data(), 32);
   for (const std::string& bad :
        {std::string(), text + "extension\n", text + "\n", text.substr(0, text.size() - 1),
-        "o\n015\n" + root + "\n", "o\n+15\n" + root + "\n", "o\n-1\n" + root + "\n", "o\n\n" + root + "\n",
-        "o\n15 \n" + root + "\n", "\n15\n" + root + "\n", "o\n99999999999999999999\n" + root + "\n",
-        std::string("o\n15\nZg==\n")}) {
+        "o\n015\n" + root + "\n", "o\n+15\n" + root + "\n", "o\n-1\n" + root + "\n",
+        "o\n\n" + root + "\n", "o\n15 \n" + root + "\n", "\n15\n" + root + "\n",
+        "o\n99999999999999999999\n" + root + "\n", std::string("o\n15\nZg==\n")}) {
     EXPECT_FALSE(Checkpoint::parse(bad)) << bad;
   }
 }
@@ -130,7 +136,8 @@ TEST(Note, SignaturesOfOthersAreIgnoredInANoteButNotInOurCheckpoint) {
 
 TEST(Note, ACheckpointOfAnotherOriginIsRefused) {
   const SigningKey key = make_key();
-  EXPECT_FALSE(open_checkpoint(signed_note(key, Checkpoint{"other.log", 1, {}}.text()), key.verifier()));
+  EXPECT_FALSE(
+      open_checkpoint(signed_note(key, Checkpoint{"other.log", 1, {}}.text()), key.verifier()));
 }
 
 std::string read(const std::string& path) {
@@ -146,7 +153,8 @@ TEST(Note, ThePublishedCheckpointsAreAccepted) {
   const auto key = VerifierKey::parse(kTesseraKey);
   ASSERT_TRUE(key);
   for (uint64_t size = 0; size <= 15; ++size) {
-    const std::string note = read(std::string(vectors) + "/tessera/checkpoint." + std::to_string(size));
+    const std::string note =
+        read(std::string(vectors) + "/tessera/checkpoint." + std::to_string(size));
     const auto checkpoint = open_checkpoint(note, *key);
     ASSERT_TRUE(checkpoint) << size << ": " << checkpoint.error().what;
     EXPECT_EQ(checkpoint->size, size);
@@ -157,9 +165,11 @@ std::string field(const std::string& json, const std::string& key, size_t& at) {
   const std::string mark = '"' + key + "\" : \"";
   const std::string tight = '"' + key + "\": \"";
   const size_t loose_at = json.find(mark, at), tight_at = json.find(tight, at);
-  if (loose_at == std::string::npos && tight_at == std::string::npos) return at = std::string::npos, "";
-  const size_t start = std::min(loose_at == std::string::npos ? tight_at + tight.size() : loose_at + mark.size(),
-                                tight_at == std::string::npos ? SIZE_MAX : tight_at + tight.size());
+  if (loose_at == std::string::npos && tight_at == std::string::npos)
+    return at = std::string::npos, "";
+  const size_t start =
+      std::min(loose_at == std::string::npos ? tight_at + tight.size() : loose_at + mark.size(),
+               tight_at == std::string::npos ? SIZE_MAX : tight_at + tight.size());
   at = json.find('"', start);
   return json.substr(start, at - start);
 }
@@ -177,7 +187,8 @@ TEST(Ed25519, PublishedSignaturesAreJudgedAsPublished) {
   if (vectors == nullptr) GTEST_SKIP() << "CERTGATE_VECTORS is not set: no published vectors here";
   const std::string json = read(std::string(vectors) + "/ed25519_test.json");
   size_t cases = 0;
-  for (size_t test = json.find("\"tcId\""); test != std::string::npos; test = json.find("\"tcId\"", test + 1)) {
+  for (size_t test = json.find("\"tcId\""); test != std::string::npos;
+       test = json.find("\"tcId\"", test + 1)) {
     size_t at = json.rfind("\"pk\"", test);
     const std::string pk = unhex(field(json, "pk", at));
     at = test;

@@ -21,11 +21,22 @@ CborReader reader_of(const Bytes& bytes) { return {bytes.data(), bytes.size()}; 
 
 // RFC 8949, appendix A: the integers.
 TEST(Cbor, IntegersAreThoseOfTheRfc) {
-  const std::pair<int64_t, const char*> cases[] = {
-      {0, "00"}, {1, "01"}, {10, "0a"}, {23, "17"}, {24, "1818"}, {25, "1819"}, {100, "1864"},
-      {1000, "1903e8"}, {1000000, "1a000f4240"}, {1000000000000, "1b000000e8d4a51000"},
-      {-1, "20"}, {-10, "29"}, {-100, "3863"}, {-1000, "3903e7"},
-      {INT64_MAX, "1b7fffffffffffffff"}, {INT64_MIN, "3b7fffffffffffffff"}};
+  const std::pair<int64_t, const char*> cases[] = {{0, "00"},
+                                                   {1, "01"},
+                                                   {10, "0a"},
+                                                   {23, "17"},
+                                                   {24, "1818"},
+                                                   {25, "1819"},
+                                                   {100, "1864"},
+                                                   {1000, "1903e8"},
+                                                   {1000000, "1a000f4240"},
+                                                   {1000000000000, "1b000000e8d4a51000"},
+                                                   {-1, "20"},
+                                                   {-10, "29"},
+                                                   {-100, "3863"},
+                                                   {-1000, "3903e7"},
+                                                   {INT64_MAX, "1b7fffffffffffffff"},
+                                                   {INT64_MIN, "3b7fffffffffffffff"}};
   for (const auto& [value, hex] : cases) {
     CborWriter out;
     out.integer(value);
@@ -100,16 +111,16 @@ TEST(Cbor, LimitsAndTypesAreChecked) {
   EXPECT_FALSE(reader_of(bytes).boolean());
   EXPECT_FALSE(reader_of(from_hex("84")).array(3));
   EXPECT_FALSE(reader_of(from_hex("a4")).map(3));
-  EXPECT_FALSE(reader_of(from_hex("f6")).boolean());                    // null
-  EXPECT_FALSE(reader_of(from_hex("f814")).boolean());                  // false, not shortest
-  EXPECT_FALSE(reader_of(from_hex("1b8000000000000000")).integer());    // above INT64_MAX
-  EXPECT_FALSE(reader_of(from_hex("3b8000000000000000")).integer());    // below INT64_MIN
+  EXPECT_FALSE(reader_of(from_hex("f6")).boolean());                  // null
+  EXPECT_FALSE(reader_of(from_hex("f814")).boolean());                // false, not shortest
+  EXPECT_FALSE(reader_of(from_hex("1b8000000000000000")).integer());  // above INT64_MAX
+  EXPECT_FALSE(reader_of(from_hex("3b8000000000000000")).integer());  // below INT64_MIN
   EXPECT_FALSE(reader_of(from_hex("5bffffffffffffffff")).bytes(SIZE_MAX));
 }
 
 TEST(Cbor, TextMustBeUtf8) {
-  for (const char* hex : {"6180", "61c3", "62c0af", "63eda080", "64f4908080", "63e0809f", "64f0808080",
-                          "61ff", "62c328"}) {
+  for (const char* hex : {"6180", "61c3", "62c0af", "63eda080", "64f4908080", "63e0809f",
+                          "64f0808080", "61ff", "62c328"}) {
     EXPECT_FALSE(reader_of(from_hex(hex)).text(100)) << hex;
   }
   for (const char* hex : {"60", "6161", "62c3bc", "63e6b0b4", "64f0908591", "64f48fbfbf"}) {

@@ -19,7 +19,7 @@ Bytes frames_of(std::initializer_list<std::string> texts) {
 TEST(Frame, Crc32cIsThePublishedOne) {
   EXPECT_EQ(crc32c("123456789", 9), 0xE3069283u);
   EXPECT_EQ(crc32c("", 0), 0u);
-  EXPECT_EQ(crc32c(Bytes(32, 0).data(), 32), 0x8A9136AAu);     // RFC 3720, B.4
+  EXPECT_EQ(crc32c(Bytes(32, 0).data(), 32), 0x8A9136AAu);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(Bytes(32, 0xFF).data(), 32), 0x62A8AB43u);
 }
 
@@ -34,7 +34,8 @@ TEST(Frame, TheInstructionAndTheTableAgree) {
 
 TEST(Frame, TheLayoutIsLengthChecksumBytes) {
   const Bytes bytes = frames_of({"123456789"});
-  EXPECT_EQ(bytes, (Bytes{9, 0, 0, 0, 0x83, 0x92, 0x06, 0xE3, '1', '2', '3', '4', '5', '6', '7', '8', '9'}));
+  EXPECT_EQ(bytes, (Bytes{9, 0, 0, 0, 0x83, 0x92, 0x06, 0xE3, '1', '2', '3', '4', '5', '6', '7',
+                          '8', '9'}));
 }
 
 TEST(Frame, FramesAreReadInOrderToTheEnd) {

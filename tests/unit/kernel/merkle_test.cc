@@ -28,8 +28,13 @@ std::string hex(const Digest& digest) {
 
 // The inputs of RFC 6962 implementations' common test tree.
 std::vector<Digest> reference_leaves() {
-  const std::string inputs[] = {"", std::string("\x00", 1), "\x10", "\x20\x21", "\x30\x31",
-                                "\x40\x41\x42\x43", "\x50\x51\x52\x53\x54\x55\x56\x57",
+  const std::string inputs[] = {"",
+                                std::string("\x00", 1),
+                                "\x10",
+                                "\x20\x21",
+                                "\x30\x31",
+                                "\x40\x41\x42\x43",
+                                "\x50\x51\x52\x53\x54\x55\x56\x57",
                                 "\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f"};
   std::vector<Digest> leaves;
   for (const std::string& input : inputs) leaves.push_back(leaf_hash(input.data(), input.size()));
@@ -148,7 +153,8 @@ TEST(Merkle, EveryConsistencyProofHoldsAndNoOther) {
 
 std::string after_key(const std::string& json, const std::string& key) {
   const size_t at = json.find('"' + key + "\":");
-  return at == std::string::npos ? "" : json.substr(json.find_first_not_of(" ", at + key.size() + 3));
+  return at == std::string::npos ? ""
+                                 : json.substr(json.find_first_not_of(" ", at + key.size() + 3));
 }
 
 uint64_t number_of(const std::string& json, const std::string& key) {
@@ -162,7 +168,7 @@ std::optional<Digest> decode(const std::string& base64) {
                                    static_cast<int>(base64.size()));
   const auto padding = std::count(base64.begin(), base64.end(), '=');
   Digest digest{};
-  if (size < 0 || size - padding > static_cast<int>(digest.size())) return std::nullopt;
+  if (size <= 0 || size - padding > static_cast<int>(digest.size())) return std::nullopt;
   std::copy_n(bytes.begin(), size - padding, digest.begin());
   return digest;
 }
@@ -192,7 +198,8 @@ void each_vector(const std::string& folder, Check check) {
   const char* vectors = std::getenv("CERTGATE_VECTORS");
   if (vectors == nullptr) GTEST_SKIP() << "CERTGATE_VECTORS is not set: no published vectors here";
   size_t cases = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(std::string(vectors) + "/merkle/" + folder)) {
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(std::string(vectors) + "/merkle/" + folder)) {
     if (entry.path().extension() != ".json") continue;
     std::ifstream file(entry.path());
     std::ostringstream text;
@@ -210,7 +217,8 @@ TEST(Merkle, PublishedInclusionVectorsAreJudgedAsPublished) {
     const auto leaf = digest_of(json, "leafHash"), root = digest_of(json, "root");
     const auto proof = proof_of(json);
     return leaf && root && proof &&
-           verify_inclusion(number_of(json, "leafIdx"), number_of(json, "treeSize"), *leaf, *proof, *root);
+           verify_inclusion(number_of(json, "leafIdx"), number_of(json, "treeSize"), *leaf, *proof,
+                            *root);
   });
 }
 
@@ -219,7 +227,8 @@ TEST(Merkle, PublishedConsistencyVectorsAreJudgedAsPublished) {
     const auto root1 = digest_of(json, "root1"), root2 = digest_of(json, "root2");
     const auto proof = proof_of(json);
     return root1 && root2 && proof &&
-           verify_consistency(number_of(json, "size1"), number_of(json, "size2"), *proof, *root1, *root2);
+           verify_consistency(number_of(json, "size1"), number_of(json, "size2"), *proof, *root1,
+                              *root2);
   });
 }
 

@@ -48,10 +48,10 @@ std::string random_text(std::mt19937_64& random, size_t max) {
 Record random_record(std::mt19937_64& random) {
   Record r;
   r.kind = static_cast<RecordKind>(1 + random() % 7);
-  std::string Record::*const texts[] = {&Record::run, &Record::call, &Record::object, &Record::asked,
-                                        &Record::rule, &Record::reason, &Record::token, &Record::origins,
-                                        &Record::raised, &Record::culprit, &Record::argument, &Record::why,
-                                        &Record::grade};
+  std::string Record::*const texts[] = {
+      &Record::run,      &Record::call,  &Record::object,  &Record::asked,  &Record::rule,
+      &Record::reason,   &Record::token, &Record::origins, &Record::raised, &Record::culprit,
+      &Record::argument, &Record::why,   &Record::grade};
   for (auto text : texts) r.*text = random() % 2 == 0 ? "" : random_text(random, 60);
   r.object += random() % 3 == 0 ? std::string("\xFF\x00\x1B", 3) : "";
   uint64_t Record::*const numbers[] = {&Record::seq, &Record::ino, &Record::ref, &Record::count};
@@ -89,7 +89,8 @@ TEST(Record, ATypicalOneIsBelow300Bytes) { EXPECT_LT(encoded(typical()).size(), 
 
 TEST(Record, EveryTruncationAndEveryExtensionIsRefused) {
   Bytes bytes = encoded(typical());
-  for (size_t size = 0; size < bytes.size(); ++size) EXPECT_FALSE(decode_record(bytes.data(), size)) << size;
+  for (size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_FALSE(decode_record(bytes.data(), size)) << size;
   bytes.push_back(0);
   EXPECT_FALSE(decoded(bytes));
 }
@@ -120,9 +121,9 @@ Bytes map_of(std::initializer_list<std::pair<uint64_t, int>> fields) {
 
 TEST(Record, UnknownKeysWrongOrderAndEmptyFieldsAreRefused) {
   EXPECT_TRUE(decoded(map_of({{1, 2}, {3, 5}})));
-  EXPECT_FALSE(decoded(map_of({})));                        // no kind
-  EXPECT_FALSE(decoded(map_of({{3, 5}})));                  // no kind
-  EXPECT_FALSE(decoded(map_of({{1, 0}})));                  // no such kind
+  EXPECT_FALSE(decoded(map_of({})));        // no kind
+  EXPECT_FALSE(decoded(map_of({{3, 5}})));  // no kind
+  EXPECT_FALSE(decoded(map_of({{1, 0}})));  // no such kind
   EXPECT_FALSE(decoded(map_of({{1, 8}})));
   EXPECT_FALSE(decoded(map_of({{1, 2}, {27, 1}})));         // unknown key
   EXPECT_FALSE(decoded(map_of({{1, 2}, {6, 1}, {3, 5}})));  // order
@@ -141,8 +142,8 @@ TEST(Record, ARecordIsAlwaysPossible) {
   Record r = typical();
   const std::string huge(100000, '\xFE');
   for (auto text : {&Record::run, &Record::call, &Record::object, &Record::asked, &Record::rule,
-                    &Record::reason, &Record::token, &Record::origins, &Record::raised, &Record::culprit,
-                    &Record::argument, &Record::why, &Record::grade}) {
+                    &Record::reason, &Record::token, &Record::origins, &Record::raised,
+                    &Record::culprit, &Record::argument, &Record::why, &Record::grade}) {
     r.*text = huge;
   }
   r.sha256 = r.digest;

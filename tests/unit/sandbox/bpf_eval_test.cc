@@ -11,7 +11,9 @@ namespace {
 
 using Program = std::vector<sock_filter>;
 
-sock_filter statement(unsigned code, uint32_t k) { return BPF_STMT(static_cast<uint16_t>(code), k); }
+sock_filter statement(unsigned code, uint32_t k) {
+  return BPF_STMT(static_cast<uint16_t>(code), k);
+}
 sock_filter branch(unsigned code, uint32_t k, uint8_t yes, uint8_t no) {
   return BPF_JUMP(static_cast<uint16_t>(code), k, yes, no);
 }
@@ -74,7 +76,8 @@ TEST(BpfEval, Arithmetic) {
 
 TEST(BpfEval, DivisionByZeroKills) {
   EXPECT_EQ(value_of({statement(BPF_LD | BPF_IMM, 1), statement(BPF_LDX | BPF_IMM, 0),
-                      statement(BPF_ALU | BPF_DIV | BPF_X, 0), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
+                      statement(BPF_ALU | BPF_DIV | BPF_X, 0),
+                      statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
             0u);
 }
 
@@ -85,18 +88,20 @@ TEST(BpfEval, Jumps) {
   };
   EXPECT_TRUE(taken(BPF_JEQ, 3, 3));
   EXPECT_FALSE(taken(BPF_JEQ, 3, 4));
-  EXPECT_TRUE(taken(BPF_JGT, 0x80000000, 1));   // unsigned
+  EXPECT_TRUE(taken(BPF_JGT, 0x80000000, 1));  // unsigned
   EXPECT_FALSE(taken(BPF_JGT, 1, 1));
   EXPECT_TRUE(taken(BPF_JGE, 1, 1));
   EXPECT_TRUE(taken(BPF_JSET, 6, 2));
   EXPECT_FALSE(taken(BPF_JSET, 4, 2));
-  EXPECT_EQ(value_of({statement(BPF_JMP | BPF_JA, 1), statement(BPF_RET | BPF_K, 1), statement(BPF_RET | BPF_K, 2)}), 2u);
+  EXPECT_EQ(value_of({statement(BPF_JMP | BPF_JA, 1), statement(BPF_RET | BPF_K, 1),
+                      statement(BPF_RET | BPF_K, 2)}),
+            2u);
 }
 
 TEST(BpfEval, ScratchMemoryAndIndexRegister) {
-  EXPECT_EQ(value_of({statement(BPF_LD | BPF_IMM, 9), statement(BPF_ST, 3), statement(BPF_LD | BPF_IMM, 0),
-                      statement(BPF_LDX | BPF_MEM, 3), statement(BPF_MISC | BPF_TXA, 0),
-                      statement(BPF_RET | BPF_A, 0)}),
+  EXPECT_EQ(value_of({statement(BPF_LD | BPF_IMM, 9), statement(BPF_ST, 3),
+                      statement(BPF_LD | BPF_IMM, 0), statement(BPF_LDX | BPF_MEM, 3),
+                      statement(BPF_MISC | BPF_TXA, 0), statement(BPF_RET | BPF_A, 0)}),
             9u);
 }
 
@@ -104,9 +109,9 @@ TEST(BpfEval, RefusesWhatTheKernelRefuses) {
   const auto refused = [](const Program& program) { return !run(program, seccomp_data{}); };
   EXPECT_TRUE(refused({}));
   EXPECT_TRUE(refused(Program(BPF_MAXINSNS + 1, statement(BPF_RET | BPF_K, 0))));
-  EXPECT_TRUE(refused({statement(BPF_LD | BPF_IMM, 0)}));                        // no return
+  EXPECT_TRUE(refused({statement(BPF_LD | BPF_IMM, 0)}));  // no return
   EXPECT_TRUE(refused({statement(BPF_JMP | BPF_JA, 7), statement(BPF_RET | BPF_K, 0)}));
-  EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, 2)}));                // unaligned
+  EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, 2)}));  // unaligned
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data))}));
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_B | BPF_ABS, 0)}));
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_MEM, BPF_MEMWORDS)}));

@@ -30,7 +30,8 @@ TEST(CallTable, SortedAndFound) {
   }
 }
 
-// Every number that the host's library knows has the same name here; a row it does not know is young.
+// Every number that the host's library knows has the same name here; a row it does not know is
+// young.
 TEST(CallTable, NumbersAndNamesAgreeWithLibseccomp) {
   for (int nr = 0; nr <= kLastNumber; ++nr) {
     char* name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, nr);
@@ -59,21 +60,68 @@ TEST(CallTable, TrapsExactlyWhatTheSupervisorPerforms) {
   for (const CallRow& row : call_table()) {
     if (row.call_class == CallClass::kTrap) trapped.insert(row.name);
   }
-  EXPECT_EQ(trapped, (std::set<std::string>{"open", "openat", "openat2", "creat", "execve", "execveat",
-                                            "connect", "bind"}));
+  EXPECT_EQ(trapped, (std::set<std::string>{"open", "openat", "openat2", "creat", "execve",
+                                            "execveat", "connect", "bind"}));
 }
 
 // Losing one of these from the table is losing the sandbox.
 TEST(CallTable, HardBlocked) {
-  for (const char* name :
-       {"ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease",
-        "pidfd_getfd", "kcmp", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount",
-        "fspick", "move_mount", "open_tree", "open_tree_attr", "mount_setattr", "open_by_handle_at",
-        "name_to_handle_at", "bpf", "perf_event_open", "userfaultfd", "fanotify_init", "keyctl", "add_key",
-        "request_key", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load",
-        "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd", "settimeofday", "clock_settime",
-        "adjtimex", "clock_adjtime", "iopl", "ioperm", "modify_ldt", "vhangup", "uselib", "memfd_secret",
-        "unshare", "setns", "seccomp", "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}) {
+  for (const char* name : {"ptrace",
+                           "process_vm_readv",
+                           "process_vm_writev",
+                           "process_madvise",
+                           "process_mrelease",
+                           "pidfd_getfd",
+                           "kcmp",
+                           "mount",
+                           "umount2",
+                           "pivot_root",
+                           "chroot",
+                           "fsopen",
+                           "fsconfig",
+                           "fsmount",
+                           "fspick",
+                           "move_mount",
+                           "open_tree",
+                           "open_tree_attr",
+                           "mount_setattr",
+                           "open_by_handle_at",
+                           "name_to_handle_at",
+                           "bpf",
+                           "perf_event_open",
+                           "userfaultfd",
+                           "fanotify_init",
+                           "keyctl",
+                           "add_key",
+                           "request_key",
+                           "init_module",
+                           "finit_module",
+                           "delete_module",
+                           "kexec_load",
+                           "kexec_file_load",
+                           "reboot",
+                           "swapon",
+                           "swapoff",
+                           "acct",
+                           "quotactl",
+                           "quotactl_fd",
+                           "settimeofday",
+                           "clock_settime",
+                           "adjtimex",
+                           "clock_adjtime",
+                           "iopl",
+                           "ioperm",
+                           "modify_ldt",
+                           "vhangup",
+                           "uselib",
+                           "memfd_secret",
+                           "unshare",
+                           "setns",
+                           "seccomp",
+                           "clone3",
+                           "io_uring_setup",
+                           "io_uring_enter",
+                           "io_uring_register"}) {
     bool refused = false;
     for (const CallRow& row : call_table()) {
       if (row.name == std::string(name)) refused = row.call_class == CallClass::kErrno;

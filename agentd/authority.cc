@@ -1,0 +1,186 @@
+#include "agentd/authority.h"
+
+#include <fcntl.h>
+#include <openssl/rand.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cerrno>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "agentd/label_store.h"
+#include "agentd/log_store.h"
+#include "kernel/frame.h"
+
+namespace certgate::agentd {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+constexpr auto kSealEvery = std::chrono::seconds(1);
+constexpr size_t kRunIdLength = 8;
+constexpr int64_t kClockSlack_ns = 1'000'000'000;
+
+int64_t now_ns(clockid_t clock) {
+  timespec t{};
+  ::clock_gettime(clock, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+Result<std::string> random_hex(size_t bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::vector<unsigned char> raw(bytes);
+  if (RAND_bytes(raw.data(), static_cast<int>(bytes)) != 1) return fail("no random numbers from OpenSSL");
+  std::string out;
+  for (const unsigned char b : raw) {
+    out += kDigits[b >> 4];
+    out += kDigits[b & 15];
+  }
+  return out;
+}
+
+// The supervisor's life as the authority sees it: label joins until the channel closes, then its end.
+class Service {
+ public:
+  Service(LogStore& log, LabelStore& labels, SegmentTail& tail, int channel, int pidfd)
+      : log_(log), labels_(labels), tail_(tail), channel_(channel), channel_wait_(io_, ::fcntl(channel, F_DUPFD_CLOEXEC, 0)),
+        ended_(io_, ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0)), timer_(io_) {}
+
+  Status run() {
+    wait_channel();
+    wait_timer();
+    ended_.async_wait(asio::posix::stream_descriptor::wait_read, [this](error_code e) {
+      if (!e) stop({});
+    });
+    io_.run();
+    return result_ ? Status(*result_) : ok();
+  }
+
+ private:
+  void stop(std::optional<Error> error) {
+    if (error && !result_) result_ = std::move(error);
+    io_.stop();
+  }
+
+  void wait_channel() {
+    channel_wait_.async_wait(asio::posix::stream_descriptor::wait_read, [this](error_code e) {
+      if (e) return;
+      auto request = supervisor::receive_join(channel_);
+      if (!request) {
+        // Closed: the supervisor is ending, its pidfd will say so. Anything else is not our supervisor's voice.
+        if (request.error().code != ECONNRESET) stop(request.error());
+        return;
+      }
+      const Status joined = labels_.join(request->file, request->label);
+      const std::string error = joined ? "" : joined.error().what;
+      const Status sent = supervisor::send_join_reply(channel_, error);
+      if (!joined) return stop(joined.error());
+      if (sent) wait_channel();
+    });
+  }
+
+  void wait_timer() {
+    timer_.expires_after(kSealEvery);
+    timer_.async_wait([this](error_code e) {
+      if (e) return;
+      if (auto sealed = log_.seal(tail_); !sealed) return stop(sealed.error());
+      wait_timer();
+    });
+  }
+
+  LogStore& log_;
+  LabelStore& labels_;
+  SegmentTail& tail_;
+  const int channel_;
+  asio::io_context io_{1};
+  asio::posix::stream_descriptor channel_wait_, ended_;
+  asio::steady_timer timer_;
+  std::optional<Error> result_;
+};
+
+}  // namespace
+
+struct Authority::Impl {
+  Impl(LogStore log_store, LabelStore label_store) : log(std::move(log_store)), labels(std::move(label_store)) {}
+
+  LogStore log;
+  LabelStore labels;
+  std::optional<SegmentTail> tail;    // of the run begun, until finish()
+};
+
+Authority::Authority(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Authority::Authority(Authority&&) noexcept = default;
+Authority::~Authority() = default;
+
+Result<Authority> Authority::open(const AuthorityPaths& paths) {
+  CG_TRY(LogStore log, LogStore::open(paths.state_dir));
+  CG_CHECK(log.recover());
+  CG_TRY(LabelStore labels, LabelStore::open(paths.label_dir));
+  return Authority(std::make_unique<Impl>(std::move(log), std::move(labels)));
+}
+
+Result<Run> Authority::begin(const RunRequest& request) {
+  Run run;
+  CG_TRY(run.id, random_base32(kRunIdLength));
+  const SigningKey& key = impl_->log.key();
+  kernel::Token token;
+  CG_TRY(token.id, random_hex(8));
+  token.holder = run.id;
+  token.issuer = key.name();
+  token.not_before_ns = now_ns(CLOCK_REALTIME) - kClockSlack_ns;
+  token.expires_ns = token.not_before_ns + request.ttl_ns;
+  token.verbs = request.verbs;
+  token.policy = request.policy_digest;
+  const std::string payload = token.payload();
+  CG_TRY(const auto signature, key.sign(kernel::dsse_pae(kernel::kTokenPayloadType, payload)));
+  run.grant.token_envelope = kernel::dsse_envelope(kernel::kTokenPayloadType, payload, key.name(),
+                                                   {signature.begin(), signature.end()});
+  run.grant.public_key = key.public_key();
+
+  CG_TRY(SegmentFile segment, impl_->log.create_segment(run.id));
+  kernel::Record record;
+  record.run = run.id;
+  record.wall_ns = now_ns(CLOCK_REALTIME);
+  record.boot_ns = now_ns(CLOCK_BOOTTIME);
+  record.pid = static_cast<uint32_t>(::getpid());
+  record.token = token.id;
+  record.kind = kernel::RecordKind::kStart;
+  record.seq = 1;
+  record.object = request.command_line;
+  record.origins = request.initial_label;
+  record.digest.assign(request.policy_digest.begin(), request.policy_digest.end());
+  CG_CHECK(append_record(segment.append.get(), record));
+  record.kind = kernel::RecordKind::kToken;
+  record.seq = 2;
+  record.object = run.grant.token_envelope;
+  record.origins.clear();
+  record.digest.clear();
+  CG_CHECK(append_record(segment.append.get(), record));
+
+  run.grant.next_seq = 3;
+  run.grant.segment = std::move(segment.append);
+  CG_TRY(run.grant.label_table, impl_->labels.table_for_reading());
+  CG_TRY(run.grant.label_names, impl_->labels.names_for_reading());
+  impl_->tail = std::move(segment.tail);
+  return run;
+}
+
+Status Authority::serve(int channel, int supervisor_pidfd) {
+  if (!impl_->tail) return fail("no run has begun");
+  return Service(impl_->log, impl_->labels, *impl_->tail, channel, supervisor_pidfd).run();
+}
+
+Status Authority::finish() {
+  if (!impl_->tail) return ok();
+  const Status sealed = impl_->log.finish(*impl_->tail);
+  impl_->tail.reset();
+  return sealed;
+}
+
+}  // namespace certgate::agentd

@@ -1,0 +1,134 @@
+// certgate doctor: does each thing that `run` needs, in the order in which `run` does it, and says
+// what is missing, what that means and how to get it.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agentd/cli/verbs.h"
+#include "agentd/state_dir.h"
+#include "sandbox/probe.h"
+
+namespace certgate::agentd::cli {
+namespace {
+
+using sandbox::Check;
+
+constexpr int kWorks = 0;
+constexpr int kCannotWork = 1;
+constexpr int kUsage = 2;
+
+constexpr const char kHelp[] =
+    "usage: certgate doctor [--json] [--state DIR]\n\n"
+    "Does each thing that `certgate run` needs, in the same order, and names what is missing.\n"
+    "  --json       one object a line: check, ok, required, detail, consequence, cure\n"
+    "  --state DIR  the state directory that `run` will use\n\n"
+    "Exit status: 0 when `run` can work, 1 when it cannot.\n";
+
+struct Options {
+  bool json = false;
+  bool help = false;
+  std::string state;
+};
+
+Result<Options> parse(const Args& args) {
+  Options options;
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i] == "--json")
+      options.json = true;
+    else if (args[i] == "--help" || args[i] == "-h")
+      options.help = true;
+    else if (args[i] == "--state" && i + 1 < args.size())
+      options.state = args[++i];
+    else
+      return fail("doctor: unknown argument '" + escape(args[i]) + "'; see certgate doctor --help");
+  }
+  if (options.state.empty()) options.state = default_state_dir();
+  return options;
+}
+
+// Opens the directory as `run` does, then makes, syncs and removes a file in it.
+Status write_to_state(const std::string& path) {
+  CG_TRY(const sandbox::UniqueFd directory, open_state_dir(path));
+  constexpr const char kName[] = "doctor.tmp";
+  const sandbox::UniqueFd file(
+      openat(directory.get(), kName, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!file) return disk_error(path + "/" + kName, errno);
+  Status written = write_all(file.get(), kName, sizeof kName, kName);
+  if (written && fsync(file.get()) != 0) written = disk_error(path + "/" + kName, errno);
+  unlinkat(directory.get(), kName, 0);
+  return written;
+}
+
+Check check_state(const std::string& path) {
+  struct stat before {};
+  const bool was_there = lstat(path.c_str(), &before) == 0;
+  const Status written = write_to_state(path);
+  if (!was_there) rmdir(path.c_str());  // an empty state directory would look like one in use
+  Check check;
+  check.what = "write to the state directory";
+  check.ok = static_cast<bool>(written);
+  check.detail = written ? path : written.error().what;
+  check.consequence = "no decision can be recorded, so no agent can be started";
+  check.cure = "choose a directory of your own on a writable file system with --state";
+  return check;
+}
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : escape(text)) {  // no control characters and only UTF-8 after this
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + '"';
+}
+
+std::string json_line(const Check& check) {
+  const auto yes = [](bool value) { return value ? "true" : "false"; };
+  return "{\"check\":" + quoted(check.what) + ",\"ok\":" + yes(check.ok) +
+         ",\"required\":" + yes(check.required) + ",\"detail\":" + quoted(check.detail) +
+         ",\"consequence\":" + quoted(check.ok ? "" : check.consequence) +
+         ",\"cure\":" + quoted(check.ok ? "" : check.cure) + "}";
+}
+
+std::string text_lines(const Check& check) {
+  const char* mark = check.ok ? "ok    " : check.required ? "FAIL  " : "note  ";
+  std::string out = mark + escape(check.what);
+  if (!check.detail.empty()) out += ": " + escape(check.detail);
+  if (!check.ok)
+    out +=
+        "\n        means: " + escape(check.consequence) + "\n        cure:  " + escape(check.cure);
+  return out;
+}
+
+}  // namespace
+
+int doctor_main(const Args& args) {
+  const auto options = parse(args);
+  if (!options) {
+    std::fprintf(stderr, "certgate %s\n", options.error().what.c_str());
+    return kUsage;
+  }
+  if (options->help) {
+    std::fputs(kHelp, stdout);
+    return kWorks;
+  }
+  std::vector<Check> checks{check_state(options->state)};
+  for (Check& check : sandbox::probe_host()) checks.push_back(std::move(check));
+  checks.push_back(sandbox::probe_cgroup());
+  bool works = true;
+  for (const Check& check : checks) {
+    works = works && (check.ok || !check.required);
+    std::puts((options->json ? json_line(check) : text_lines(check)).c_str());
+  }
+  if (!options->json)
+    std::puts(works ? "\ncertgate run can work here." : "\ncertgate run cannot work here.");
+  return works ? kWorks : kCannotWork;
+}
+
+}  // namespace certgate::agentd::cli

@@ -1,0 +1,412 @@
+#include "agentd/policy_file.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <climits>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "agentd/toml_reader.h"
+
+namespace certgate::agentd {
+namespace {
+
+namespace fs = std::filesystem;
+using kernel::Rule;
+using kernel::Verb;
+
+constexpr size_t kMaxFileBytes = 1u << 20;
+constexpr size_t kMaxExtendsDepth = 8;
+constexpr size_t kMaxSetDepth = 16;
+constexpr size_t kMaxExpanded = 65536;
+
+struct VerbName {
+  const char* name;
+  Verb verb;
+};
+constexpr VerbName kVerbNames[] = {
+    {"exec", Verb::kExec}, {"read", Verb::kRead}, {"write", Verb::kWrite}, {"connect", Verb::kConnect}};
+
+// One compilation: the top file and everything it extends.
+class Compiler {
+ public:
+  explicit Compiler(const PolicyContext& context) : context_(context) {}
+
+  Status add_file(const fs::path& path, size_t depth);
+  CompiledPolicy take() { return std::move(out_); }
+
+ private:
+  void add_sets(TomlFile& file, const toml::node* node);
+  void add_zones(TomlFile& file, const toml::node* node);
+  void add_rules(TomlFile& file, const toml::node* node);
+  void add_rule(TomlFile& file, const toml::table& table);
+  void add_sandbox(TomlFile& file, const toml::node* node);
+  void read_verbs(TomlFile& file, TableReader& reader, Rule& rule);
+  void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
+  void read_limits(TomlFile& file, TableReader& reader, Rule& rule);
+  // Replaces "@set" by its members, "@workspace" and "~" by directories.
+  std::vector<std::string> expand(TomlFile& file, const toml::source_region& at, const std::vector<std::string>& items,
+                                  size_t depth = 0);
+  std::string expand_directory(const std::string& text) const;
+  std::vector<kernel::PathPattern> paths(TomlFile& file, const toml::source_region& at,
+                                         const std::vector<std::string>& items);
+
+  const PolicyContext& context_;
+  CompiledPolicy out_;
+  std::map<std::string, std::vector<std::string>> sets_;
+  std::vector<fs::path> seen_;
+};
+
+// Each table of an array of tables ([[name]]).
+template <typename F>
+void each_table(TomlFile& file, const toml::node* node, const char* name, F&& f) {
+  if (node == nullptr) return;
+  const toml::array* array = node->as_array();
+  if (array == nullptr || !array->is_array_of_tables()) {
+    return file.complain(node->source(), std::string("'") + name + "' must be written as [[" + name + "]] tables");
+  }
+  for (const toml::node& item : *array) f(*item.as_table());
+}
+
+bool parse_duration(const std::string& text, uint64_t& ns) {
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, value);
+  const std::string unit(at, end);
+  static const std::map<std::string, uint64_t> kUnits = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+  const auto it = kUnits.find(unit);
+  if (error != std::errc() || it == kUnits.end() || value == 0 || value > 36500) return false;
+  ns = value * it->second * 1'000'000'000;
+  return true;
+}
+
+std::string Compiler::expand_directory(const std::string& text) const {
+  for (const auto& [mark, dir] : {std::pair<std::string, std::string>{"@workspace", context_.workspace}, {"~", context_.home}}) {
+    if (text == mark) return dir;
+    if (text.starts_with(mark + "/")) return dir + text.substr(mark.size());
+  }
+  return text;
+}
+
+std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_region& at,
+                                          const std::vector<std::string>& items, size_t depth) {
+  std::vector<std::string> out;
+  if (depth > kMaxSetDepth) {
+    file.complain(at, "sets nested more than 16 deep; does one contain itself?");
+    return out;
+  }
+  for (const std::string& item : items) {
+    const bool built_in = item == "@private" || item == "@workspace" || item.starts_with("@workspace/");
+    if (!item.starts_with("@") || built_in) {
+      out.push_back(expand_directory(item));
+      continue;
+    }
+    const auto it = sets_.find(item.substr(1));
+    if (it == sets_.end()) {
+      file.complain(at, "unknown set '" + item + "'; define it under [sets], here or in a file this one extends");
+      return out;
+    }
+    for (std::string& member : expand(file, at, it->second, depth + 1)) out.push_back(std::move(member));
+    if (out.size() > kMaxExpanded) {
+      file.complain(at, "more than 65,536 members after expanding sets");
+      return out;
+    }
+  }
+  return out;
+}
+
+std::vector<kernel::PathPattern> Compiler::paths(TomlFile& file, const toml::source_region& at,
+                                                 const std::vector<std::string>& items) {
+  std::vector<kernel::PathPattern> out;
+  for (const std::string& text : expand(file, at, items)) {
+    auto pattern = kernel::PathPattern::parse(text);
+    if (!pattern) {
+      file.complain(at, pattern.error().what);
+      return out;
+    }
+    out.push_back(*std::move(pattern));
+  }
+  return out;
+}
+
+void Compiler::add_sets(TomlFile& file, const toml::node* node) {
+  if (node == nullptr) return;
+  const toml::table* table = node->as_table();
+  if (table == nullptr) return file.complain(node->source(), "'sets' must be a table: [sets]");
+  TableReader reader(file, *table, "[sets]");
+  for (const auto& [key, value] : *table) {
+    const std::string name(key.str());
+    std::vector<std::string> members;
+    if (!reader.texts(name.c_str(), members, Need::kRequired)) return;
+    if (name == "workspace" || name == "private") return file.complain(key.source(), "the sets 'workspace' and 'private' are built in");
+    if (!sets_.emplace(name, std::move(members)).second) {
+      return file.complain(key.source(), "the set '" + name + "' is defined twice");
+    }
+  }
+}
+
+void Compiler::add_zones(TomlFile& file, const toml::node* node) {
+  each_table(file, node, "zone", [&](const toml::table& table) {
+    TableReader reader(file, table, "a [[zone]]");
+    std::string name, origin_text;
+    std::vector<std::string> items;
+    reader.text("name", name, Need::kRequired);
+    reader.text("origin", origin_text, Need::kRequired);
+    reader.texts("paths", items, Need::kRequired);
+    reader.done();
+    if (file.error) return;
+    auto origin = kernel::Origin::parse(origin_text);
+    if (!origin) return file.complain(reader.source("origin"), origin.error().what);
+    for (kernel::PathPattern& p : paths(file, reader.source("paths"), items)) {
+      out_.policy.zones.push_back({name, std::move(p), *origin});
+    }
+  });
+}
+
+void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
+  std::vector<std::string> allow, forbid;
+  const bool allows = reader.texts("allow", allow, Need::kOptional);
+  const bool forbids = reader.texts("forbid", forbid, Need::kOptional);
+  if (file.error) return;
+  if (allows == forbids) {
+    return file.complain(reader.source(allows ? "forbid" : "id"), "rule '" + rule.id + "' needs either 'allow' or 'forbid', not both");
+  }
+  rule.effect = allows ? kernel::Effect::kAllow : kernel::Effect::kForbid;
+  for (const std::string& word : allows ? allow : forbid) {
+    const auto* it = std::find_if(std::begin(kVerbNames), std::end(kVerbNames), [&](const VerbName& v) { return word == v.name; });
+    if (it == std::end(kVerbNames)) {
+      return file.complain(reader.source(allows ? "allow" : "forbid"), "no such verb: '" + word + "'; known are: exec, read, write, connect");
+    }
+    if (std::find(rule.verbs.begin(), rule.verbs.end(), it->verb) == rule.verbs.end()) rule.verbs.push_back(it->verb);
+  }
+  std::sort(rule.verbs.begin(), rule.verbs.end());
+}
+
+// "host:port", "host:*", "host:8000-8099", "[::1]:80", "10.0.0.0/8:443"
+Result<kernel::EndpointPattern> parse_to(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return fail("'" + text + "' is not host:port (port may be '*' or a range)");
+  kernel::EndpointPattern out;
+  CG_TRY(out.host, kernel::HostPattern::parse(text.substr(0, colon)));
+  const std::string port = text.substr(colon + 1);
+  if (port == "*") return out;
+  const char* end = port.data() + port.size();
+  auto [at, error] = std::from_chars(port.data(), end, out.port_first);
+  out.port_last = out.port_first;
+  if (error == std::errc() && at != end && *at == '-') {
+    const auto second = std::from_chars(at + 1, end, out.port_last);
+    at = second.ptr;
+    error = second.ec;
+  }
+  if (error != std::errc() || at != end || out.port_first == 0 || out.port_last < out.port_first) {
+    return fail("'" + text + "': the port must be 1 to 65535, a range 'a-b' or '*'");
+  }
+  return out;
+}
+
+void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
+  std::vector<std::string> to;
+  std::string via, origin;
+  const bool has_to = reader.texts("to", to, Need::kOptional);
+  const bool has_via = reader.text("via", via, Need::kOptional);
+  const bool has_origin = reader.text("origin", origin, Need::kOptional);
+  if (file.error) return;
+  if (has_to) to = expand(file, reader.source("to"), to);
+  for (const std::string& text : to) {
+    auto endpoint = parse_to(text);
+    if (!endpoint) return file.complain(reader.source("to"), endpoint.error().what);
+    if (has_via) endpoint->via = via;
+    rule.endpoints.push_back(*std::move(endpoint));
+  }
+  if (has_via) {
+    auto target = parse_to(via);
+    const bool exact = target && target->host.is_address && target->host.prefix_bits == 128 && target->port_first == target->port_last;
+    if (!has_to || !exact) return file.complain(reader.source("via"), "'via' must be one address:port on the host, beside 'to'");
+  }
+  if (has_origin) {
+    auto parsed = kernel::Origin::parse(origin);
+    if (!parsed) return file.complain(reader.source("origin"), parsed.error().what);
+    rule.origin = *std::move(parsed);
+  }
+}
+
+void Compiler::read_limits(TomlFile& file, TableReader& reader, Rule& rule) {
+  std::string ttl, durability;
+  uint64_t value = 0;
+  if (reader.text("ttl", ttl, Need::kOptional)) {
+    if (!parse_duration(ttl, value)) return file.complain(reader.source("ttl"), "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
+    rule.ttl_ns = value;
+  }
+  if (reader.number("budget", value)) rule.budget = value;
+  if (reader.text("durability", durability, Need::kOptional)) {
+    if (durability != "ordered" && durability != "strict") {
+      return file.complain(reader.source("durability"), "'durability' is \"ordered\" or \"strict\"");
+    }
+    rule.durability = durability == "strict" ? kernel::Durability::kStrict : kernel::Durability::kOrdered;
+  }
+}
+
+void Compiler::add_rule(TomlFile& file, const toml::table& table) {
+  TableReader reader(file, table, "a [[rule]]");
+  Rule rule;
+  std::vector<std::string> items, accept;
+  reader.text("id", rule.id, Need::kRequired);
+  reader.text("why", rule.why, Need::kRequired);
+  read_verbs(file, reader, rule);
+  const bool has_paths = reader.texts("paths", items, Need::kOptional);
+  reader.text_lists("argv", rule.argvs);
+  read_endpoints(file, reader, rule);
+  const bool has_accept = reader.texts("accept", accept, Need::kOptional);
+  read_limits(file, reader, rule);
+  reader.done();
+  if (file.error) return;
+  const bool allows = rule.effect == kernel::Effect::kAllow;
+  if (allows != has_accept) {
+    return file.complain(reader.source("accept"), "rule '" + rule.id + "': " +
+        (allows ? "an allow rule says which origins it accepts: accept = [\"operator\", \"user\"]" : "a forbid rule takes no 'accept'"));
+  }
+  if (has_paths) rule.paths = paths(file, reader.source("paths"), items);
+  auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
+  if (!parsed) return file.complain(reader.source("accept"), parsed.error().what);
+  rule.accept = *std::move(parsed);
+  rule.source = file.path + ":" + std::to_string(table.source().begin.line);
+  if (const Rule* other = out_.policy.find(rule.id)) {
+    return file.complain(reader.source("id"), "rule id '" + rule.id + "' is already used at " + other->source);
+  }
+  kernel::Policy alone;
+  alone.rules.push_back(rule);
+  if (auto valid = kernel::validate(alone); !valid) return file.complain(table.source(), valid.error().what);
+  if (out_.policy.rules.size() >= kernel::kMaxRules) return file.complain(table.source(), "more than 20,000 rules");
+  out_.policy.rules.push_back(std::move(rule));
+}
+
+void Compiler::add_rules(TomlFile& file, const toml::node* node) {
+  each_table(file, node, "rule", [&](const toml::table& table) {
+    if (!file.error) add_rule(file, table);
+  });
+}
+
+void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
+  if (node == nullptr) return;
+  const toml::table* table = node->as_table();
+  if (table == nullptr) return file.complain(node->source(), "'sandbox' must be a table: [sandbox]");
+  TableReader reader(file, *table, "[sandbox]");
+  std::vector<std::string> read_only;
+  reader.texts("read_only", read_only, Need::kOptional);
+  reader.texts("env", out_.env_pass, Need::kOptional);
+  const toml::node* set_env = reader.take("set_env", Need::kOptional);
+  reader.done();
+  for (const std::string& path : read_only) {
+    const std::string full = expand_directory(path);
+    if (!full.starts_with("/")) return file.complain(reader.source("read_only"), "'" + path + "' is not an absolute path");
+    out_.read_only.push_back(full);
+  }
+  if (set_env == nullptr) return;
+  if (!set_env->is_table()) return file.complain(set_env->source(), "'set_env' must be a table of strings");
+  TableReader variables(file, *set_env->as_table(), "set_env");
+  for (const auto& [key, value] : *set_env->as_table()) {
+    const std::string name(key.str());
+    std::string text;
+    if (name.empty() || name.find('=') != std::string::npos) return file.complain(key.source(), "not a variable name");
+    if (variables.text(name.c_str(), text, Need::kRequired)) out_.env_set.emplace_back(name, expand_directory(text));
+  }
+}
+
+Result<std::string> read_limited(const fs::path& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error) return fail(path.string() + ": " + error.message() + "; name a readable policy file");
+  if (size > kMaxFileBytes) return fail(path.string() + ": larger than 1 MiB");
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in.good() && !in.eof()) return fail(path.string() + ": cannot be read");
+  if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
+  return text;
+}
+
+// "base/system" is looked for beside this file, then in the directories above it.
+fs::path find_extended(const fs::path& from, const std::string& name) {
+  const fs::path relative = name.ends_with(".toml") ? name : name + ".toml";
+  for (fs::path dir = from.parent_path(); !dir.empty(); dir = dir.parent_path()) {
+    std::error_code error;
+    if (fs::is_regular_file(dir / relative, error)) return dir / relative;
+    if (dir == dir.parent_path()) break;
+  }
+  return {};
+}
+
+Status Compiler::add_file(const fs::path& path, size_t depth) {
+  if (std::find(seen_.begin(), seen_.end(), path) != seen_.end()) return ok();   // a diamond adds once
+  seen_.push_back(path);
+  TomlFile file{path.string(), std::nullopt};
+  CG_TRY(const std::string text, read_limited(path));
+  const toml::parse_result parsed = toml::parse(std::string_view(text), std::string_view(file.path));
+  if (!parsed) {
+    return fail(file.place(parsed.error().source()) + ": " + std::string(parsed.error().description()));
+  }
+  const toml::table& table = parsed.table();
+  TableReader reader(file, table, "a policy");
+  std::string name;
+  std::vector<std::string> extends;
+  reader.text("name", name, Need::kRequired);
+  reader.texts("extends", extends, Need::kOptional);
+  const toml::node* sets = reader.take("sets", Need::kOptional);
+  const toml::node* zones = reader.take("zone", Need::kOptional);
+  const toml::node* rules = reader.take("rule", Need::kOptional);
+  const toml::node* sandbox = reader.take("sandbox", Need::kOptional);
+  reader.done();
+  if (file.error) return *file.error;
+  if (depth > kMaxExtendsDepth) return fail(file.path + ": 'extends' nested more than 8 deep");
+  for (const std::string& base : extends) {
+    const fs::path found = find_extended(path, base);
+    if (found.empty()) {
+      file.complain(reader.source("extends"), "no policy '" + base + "' beside this file or above it");
+      return *file.error;
+    }
+    CG_CHECK(add_file(found, depth + 1));
+  }
+  if (depth == 0) out_.policy.name = name;
+  add_sets(file, sets);
+  add_zones(file, zones);
+  add_rules(file, rules);
+  add_sandbox(file, sandbox);
+  return file.error ? Status(*file.error) : ok();
+}
+
+}  // namespace
+
+Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context) {
+  std::error_code error;
+  const fs::path real = fs::canonical(path, error);
+  if (error) return fail("policy " + path + ": " + error.message() + "; name an existing file with --policy");
+  Compiler compiler(context);
+  CG_CHECK(compiler.add_file(real, 0));
+  CompiledPolicy out = compiler.take();
+  CG_CHECK(kernel::validate(out.policy));
+  return out;
+}
+
+Result<std::string> find_policy(const std::string& file_or_name) {
+  if (file_or_name.find('/') != std::string::npos || file_or_name.ends_with(".toml")) return file_or_name;
+  std::vector<fs::path> catalogues;
+  if (const char* dir = std::getenv("CERTGATE_POLICY_PATH")) catalogues.emplace_back(dir);
+  std::error_code error;
+  const fs::path exe = fs::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    catalogues.push_back(exe.parent_path() / "../../policies");           // build/bin in the source tree
+    catalogues.push_back(exe.parent_path() / "../share/certgate/policies");
+  }
+  for (const fs::path& catalogue : catalogues) {
+    for (const char* part : {"", "agents", "examples"}) {
+      const fs::path file = catalogue / part / (file_or_name + ".toml");
+      if (fs::is_regular_file(file, error)) return fs::weakly_canonical(file, error).string();
+    }
+  }
+  return fail("no policy named '" + file_or_name + "' in the catalogue; give a file: --policy ./my.toml");
+}
+
+}  // namespace certgate::agentd

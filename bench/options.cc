@@ -1,0 +1,71 @@
+#include "bench/options.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "bench/cases.h"
+
+namespace certgate::bench {
+namespace {
+
+constexpr size_t kMaxRounds = 1000;
+
+Result<size_t> parse_rounds(const std::string& text) {
+  size_t rounds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rounds);
+  if (error != std::errc() || end != text.data() + text.size() || rounds == 0 || rounds > kMaxRounds) {
+    return fail("--rounds wants a number from 1 to " + std::to_string(kMaxRounds) + ", not " + text);
+  }
+  return rounds;
+}
+
+}  // namespace
+
+const char* const kUsage =
+    "usage: certgate-bench [OPTION…]\n\n"
+    "Measures open, exec, connect, the start of a sandbox and one whole workload: natively, through\n"
+    "the least that a notifier can do (floor, reference), and under the certgate beside this binary.\n"
+    "All variants of a case are interleaved in every round; figures are medians over the rounds.\n\n"
+    "  --rounds N     rounds of each case (default 5)\n"
+    "  --quick        small counts, for a smoke test; the figures are rough\n"
+    "  --only NAME    just this case: open, exec, connect, connect-own, start or workload (repeatable)\n"
+    "  --json         one object a line\n"
+    "  --check        exit 1 when open > 2.0 x floor or exec > 1.6 x native\n"
+    "  --help         this text\n\n"
+    "Exit status: 0 measured, 1 a bar was missed or nothing could be measured, 2 wrong usage.\n";
+
+Result<Options> parse_options(const std::vector<std::string>& args) {
+  Options options;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const size_t equals = args[i].find('=');
+    const std::string name = args[i].substr(0, equals);
+    if (name == "--rounds" || name == "--only") {
+      std::string value;
+      if (equals != std::string::npos) value = args[i].substr(equals + 1);
+      else if (i + 1 < args.size()) value = args[++i];
+      if (value.empty()) return fail(name + " needs a value; see --help");
+      if (name == "--rounds") {
+        CG_TRY(options.rounds, parse_rounds(value));
+        continue;
+      }
+      const auto names = case_names();
+      if (std::find(names.begin(), names.end(), value) == names.end()) {
+        return fail("no such case: " + value + "; see --help");
+      }
+      options.only.push_back(value);
+    } else if (args[i] == "--quick") {
+      options.quick = true;
+    } else if (args[i] == "--json") {
+      options.json = true;
+    } else if (args[i] == "--check") {
+      options.check = true;
+    } else if (args[i] == "--help" || args[i] == "-h") {
+      options.help = true;
+    } else {
+      return fail("no such option: " + args[i] + "; see --help");
+    }
+  }
+  return options;
+}
+
+}  // namespace certgate::bench

@@ -1,0 +1,230 @@
+#include "kernel/decide.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace certgate::kernel {
+namespace {
+
+bool has_verb(const std::vector<Verb>& verbs, Verb verb) {
+  return std::find(verbs.begin(), verbs.end(), verb) != verbs.end();
+}
+
+bool is_loader(const ExecEffect& exec, size_t image) {
+  if (image == 0 || image + 1 != exec.images.size()) return false;
+  const std::string& path = exec.images[image].path;
+  return path.compare(path.find_last_of('/') + 1, 3, "ld-") == 0;
+}
+
+bool any_path(const Rule& rule, std::string_view path, bool inside) {
+  return std::any_of(rule.paths.begin(), rule.paths.end(),
+                     [&](const PathPattern& p) { return p.matches(path, inside); });
+}
+
+bool any_argv(const Rule& rule, const std::vector<std::string>& argv) {
+  if (rule.argvs.empty()) return true;
+  return std::any_of(rule.argvs.begin(), rule.argvs.end(), [&](const auto& p) { return argv_matches(p, argv); });
+}
+
+// What one rule is asked about: one verb on one part of the effect.
+struct Question {
+  Verb verb;
+  const OpenEffect* open = nullptr;
+  const ExecEffect* exec = nullptr;
+  size_t image = 0;                       // exec: which file of the chain
+  const ConnectEffect* connect = nullptr;
+};
+
+bool matches(const Rule& rule, const Question& q) {
+  if (!has_verb(rule.verbs, q.verb)) return false;
+  if (q.open != nullptr) return any_path(rule, q.open->path, q.open->inside);
+  if (q.exec != nullptr) {
+    // An interpreter is given its arguments by the kernel: its rule is about the file alone.
+    const ExecImage& image = q.exec->images[q.image];
+    return any_path(rule, image.path, image.inside) && (q.image > 0 || any_argv(rule, q.exec->argv));
+  }
+  return std::any_of(rule.endpoints.begin(), rule.endpoints.end(), [&](const EndpointPattern& e) {
+    return q.connect->port >= e.port_first && q.connect->port <= e.port_last && e.host.matches(*q.connect);
+  });
+}
+
+struct Found {
+  const Rule* rule = nullptr;
+  size_t index = 0;
+};
+
+}  // namespace
+
+// One decision in progress: what decide() knows besides its arguments.
+class Decision {
+ public:
+  Decision(const Policy& policy, const Token& token, const State& state, const Call& call, const Instant& now)
+      : policy_(policy), token_(token), state_(state), call_(call), now_(now) {}
+
+  std::vector<Question> questions() const;
+  // The rule that answers this question, or the refusal.
+  std::variant<Found, Refusal> answer(const Question& q, const Label& judged) const;
+  Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
+  Refusal untrusted(const Rule& rule, const Label& judged) const;
+  const Refusal* token_refusal(Verb verb, Refusal& room) const;
+
+ private:
+  const Policy& policy_;
+  const Token& token_;
+  const State& state_;
+  const Call& call_;
+  const Instant& now_;
+};
+
+std::vector<Question> Decision::questions() const {
+  std::vector<Question> out;
+  if (const auto* open = std::get_if<OpenEffect>(&call_.effect)) {
+    if (open->kind == FileKind::kPipe) return out;   // a stream the agent already holds
+    if (open->read || !open->write) out.push_back({.verb = Verb::kRead, .open = open});
+    if (open->write) out.push_back({.verb = Verb::kWrite, .open = open});
+  } else if (const auto* exec = std::get_if<ExecEffect>(&call_.effect)) {
+    for (size_t i = 0; i < exec->images.size(); ++i) {
+      if (!is_loader(*exec, i)) out.push_back({.verb = Verb::kExec, .exec = exec, .image = i});
+    }
+  } else {
+    const auto& connect = std::get<ConnectEffect>(call_.effect);
+    // What cannot leave the sandbox needs no right (decide.h).
+    if (connect.inside || connect.transport == Transport::kUdp) return out;
+    out.push_back({.verb = Verb::kConnect, .connect = &connect});
+  }
+  return out;
+}
+
+Refusal Decision::refusal(Reason reason, const Rule* rule, const Label& judged, std::string why) const {
+  Refusal out;
+  out.reason = reason;
+  if (rule != nullptr) {
+    out.rule = rule->id;
+    out.why = rule->why;
+  }
+  if (!why.empty()) out.why = std::move(why);
+  out.decision = judged;
+  return out;
+}
+
+Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
+  Refusal out = refusal(Reason::kUntrustedOrigin, &rule, judged);
+  // The agent's own label is named first: it is what must change for this and every later call.
+  const Origin* own = rule.accept.first_rejected(state_.label);
+  out.argument = own != nullptr ? "agent" : "file";
+  out.origin = *(own != nullptr ? own : rule.accept.first_rejected(judged));
+  return out;
+}
+
+const Refusal* Decision::token_refusal(Verb verb, Refusal& room) const {
+  if (!has_verb(token_.verbs, verb)) {
+    room = refusal(Reason::kTokenMissing, nullptr, state_.label, "the run's token does not carry this verb");
+    return &room;
+  }
+  if (now_.wall_ns >= token_.expires_ns || now_.wall_ns < token_.not_before_ns) {
+    room = refusal(Reason::kTokenExpired, nullptr, state_.label, "the run's token is outside its time; start a new run");
+    return &room;
+  }
+  if (token_.budget != 0 && state_.used_total >= token_.budget) {
+    room = refusal(Reason::kBudgetExhausted, nullptr, state_.label, "the run's token has no calls left");
+    return &room;
+  }
+  return nullptr;
+}
+
+std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& judged) const {
+  Refusal room;
+  if (const Refusal* r = token_refusal(q.verb, room)) return *r;
+  const Rule* rejecting = nullptr;
+  Found allowing;
+  std::optional<std::pair<Reason, const Rule*>> used_up;
+  for (size_t i = 0; i < policy_.rules.size(); ++i) {
+    const Rule& rule = policy_.rules[i];
+    const bool forbids = rule.effect == Effect::kForbid;
+    // Once an answer is known only a forbid can still change it.
+    if (!forbids && allowing.rule != nullptr) continue;
+    if (!matches(rule, q)) continue;
+    if (forbids) return refusal(Reason::kForbidden, &rule, judged);
+    if (!rule.accept.accepts(judged)) {
+      if (rejecting == nullptr) rejecting = &rule;
+    } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
+      if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);
+    } else if (rule.budget && i < state_.used.size() && state_.used[i] >= *rule.budget) {
+      if (!used_up) used_up.emplace(Reason::kBudgetExhausted, &rule);
+    } else {
+      allowing = {&rule, i};
+    }
+  }
+  if (allowing.rule != nullptr) return allowing;
+  if (used_up) return refusal(used_up->first, used_up->second, judged);
+  if (rejecting != nullptr) return untrusted(*rejecting, judged);
+  return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
+}
+
+Decider::Decider(const Policy& policy, Token token) : policy_(policy), token_(std::move(token)) {}
+
+Verdict Decider::decide(const State& state, const Call& call, const Instant& now) const {
+  const Decision decision(policy_, token_, state, call, now);
+  const auto* open = std::get_if<OpenEffect>(&call.effect);
+  const auto* exec = std::get_if<ExecEffect>(&call.effect);
+  const auto* connect = std::get_if<ConnectEffect>(&call.effect);
+  const std::vector<Question> questions = decision.questions();
+
+  Certificate cert;
+  cert.decision_ = exec != nullptr ? state.label.join(call.object) : state.label;
+  for (const Question& q : questions) {
+    auto answer = decision.answer(q, cert.decision_);
+    if (auto* refusal = std::get_if<Refusal>(&answer)) return std::move(*refusal);
+    const Found& found = std::get<Found>(answer);
+    const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;
+    cert.rules_.push_back({static_cast<uint32_t>(found.index), used + 1});
+    cert.durability_ = std::max(cert.durability_, found.rule->durability);
+  }
+
+  cert.raised_ = cert.decision_;
+  if (open != nullptr && open->read) cert.raised_ = state.label.join(call.object);
+  if (connect != nullptr && !questions.empty()) {
+    const Rule& rule = policy_.rules[cert.rules_[0].rule];
+    const Origin peer = rule.origin.value_or(Origin{OriginClass::kWeb, connect->host});
+    cert.raised_ = state.label.join(Label::of({peer}));
+  }
+  if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);
+
+  if (!(cert.raised_ == state.label)) {
+    for (size_t i = 0; i < state.held.size(); ++i) {
+      const Held& held = state.held[i];
+      const Rule& rule = policy_.rules[held.rule];
+      const Origin* rejected = rule.accept.first_rejected(cert.raised_);
+      if (rejected == nullptr) continue;
+      if (held.kind == Held::Kind::kConnection) {
+        cert.shut_.push_back(static_cast<uint32_t>(i));
+        continue;
+      }
+      Refusal refusal = decision.refusal(Reason::kHeldWritable, &rule, cert.raised_,
+                                         held.object + " is open for writing where this origin may not write; close it first");
+      refusal.origin = *rejected;
+      refusal.argument = "held " + held.object;
+      return refusal;
+    }
+  }
+  cert.digest_ = action_digest(call.effect);
+  return cert;
+}
+
+Refusal Decider::constraint(const State& state, std::string why) const {
+  Refusal out;
+  out.reason = Reason::kConstraint;
+  out.why = std::move(why);
+  out.decision = state.label;
+  return out;
+}
+
+void apply(State& state, const Certificate& certificate) {
+  state.label = certificate.raised_to();
+  for (const RuleUse& use : certificate.rules()) {
+    if (use.rule < state.used.size()) ++state.used[use.rule];
+  }
+  ++state.used_total;
+}
+
+}  // namespace certgate::kernel

@@ -1,0 +1,115 @@
+#include "kernel/policy.h"
+
+#include <algorithm>
+#include <set>
+
+#include "kernel/cbor.h"
+#include "kernel/merkle.h"
+
+namespace certgate::kernel {
+namespace {
+
+void put_texts(CborWriter& w, const std::vector<std::string>& texts) {
+  w.array(texts.size());
+  for (const std::string& t : texts) w.text(t);
+}
+
+void put_paths(CborWriter& w, const std::vector<PathPattern>& paths) {
+  w.array(paths.size());
+  for (const PathPattern& p : paths) w.text(p.text());
+}
+
+void put_rule(CborWriter& w, const Rule& rule) {
+  w.map(12);
+  w.unsigned_int(1), w.text(rule.id);
+  w.unsigned_int(2), w.text(rule.why);
+  w.unsigned_int(3), w.unsigned_int(static_cast<uint64_t>(rule.effect));
+  w.unsigned_int(4), w.array(rule.verbs.size());
+  for (const Verb v : rule.verbs) w.unsigned_int(static_cast<uint64_t>(v));
+  w.unsigned_int(5), put_paths(w, rule.paths);
+  w.unsigned_int(6), w.array(rule.argvs.size());
+  for (const auto& argv : rule.argvs) put_texts(w, argv);
+  w.unsigned_int(7), w.array(rule.endpoints.size());
+  for (const EndpointPattern& e : rule.endpoints) {
+    w.array(4);
+    w.text(e.host.text);
+    w.unsigned_int(e.port_first);
+    w.unsigned_int(e.port_last);
+    w.text(e.via.value_or(""));
+  }
+  w.unsigned_int(8), put_texts(w, rule.accept.texts());
+  w.unsigned_int(9), w.text(rule.origin ? rule.origin->text() : "");
+  // 0 cannot be meant: validate() refuses it, so it stands for "none".
+  w.unsigned_int(10), w.unsigned_int(rule.ttl_ns.value_or(0));
+  w.unsigned_int(11), w.unsigned_int(rule.budget.value_or(0));
+  w.unsigned_int(12), w.unsigned_int(static_cast<uint64_t>(rule.durability));
+}
+
+bool has(const Rule& rule, Verb verb) {
+  return std::find(rule.verbs.begin(), rule.verbs.end(), verb) != rule.verbs.end();
+}
+
+Status validate_rule(const Rule& rule) {
+  const std::string name = "rule '" + rule.id + "'";
+  if (rule.id.empty()) return fail("a rule without an id");
+  if (rule.why.empty()) return fail(name + " does not say why");
+  if (rule.verbs.empty()) return fail(name + " names no verb");
+  const bool path_verb = has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
+  if (path_verb && rule.paths.empty()) return fail(name + " needs paths for exec, read or write");
+  if (has(rule, Verb::kConnect) && rule.endpoints.empty()) return fail(name + " needs endpoints for connect");
+  if (!path_verb && !rule.paths.empty()) return fail(name + " has paths but no exec, read or write");
+  if (!has(rule, Verb::kConnect) && !rule.endpoints.empty()) return fail(name + " has endpoints but no connect");
+  if (!has(rule, Verb::kExec) && !rule.argvs.empty()) return fail(name + " has argv but no exec");
+  if (rule.origin && !has(rule, Verb::kConnect)) return fail(name + " has an origin but no connect");
+  if (rule.ttl_ns == 0u || rule.budget == 0u) return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
+  return ok();
+}
+
+}  // namespace
+
+std::vector<uint8_t> Policy::canonical() const {
+  CborWriter w;
+  w.map(3);
+  w.unsigned_int(1), w.text(name);
+  w.unsigned_int(2), w.array(zones.size());
+  for (const Zone& z : zones) {
+    w.array(3);
+    w.text(z.name);
+    w.text(z.pattern.text());
+    w.text(z.origin.text());
+  }
+  w.unsigned_int(3), w.array(rules.size());
+  for (const Rule& r : rules) put_rule(w, r);
+  return w.take();
+}
+
+Digest Policy::digest() const {
+  const auto bytes = canonical();
+  return sha256(bytes.data(), bytes.size());
+}
+
+Label Policy::zone_label(std::string_view path) const {
+  const Zone* best = nullptr;
+  for (const Zone& z : zones) {
+    if (best != nullptr && z.pattern.text().size() <= best->pattern.text().size()) continue;
+    if (z.pattern.matches(path, false)) best = &z;
+  }
+  return best != nullptr ? Label::of({best->origin}) : Label::unknown();
+}
+
+const Rule* Policy::find(std::string_view id) const {
+  const auto it = std::find_if(rules.begin(), rules.end(), [&](const Rule& r) { return r.id == id; });
+  return it != rules.end() ? &*it : nullptr;
+}
+
+Status validate(const Policy& policy) {
+  if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules) return fail("more than 20,000 rules or zones");
+  std::set<std::string_view> ids;
+  for (const Rule& rule : policy.rules) {
+    CG_CHECK(validate_rule(rule));
+    if (!ids.insert(rule.id).second) return fail("two rules have the id '" + rule.id + "'");
+  }
+  return ok();
+}
+
+}  // namespace certgate::kernel
