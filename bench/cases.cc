@@ -203,6 +203,7 @@ std::vector<Row> measure(const Case& c, size_t rounds, const Scene& scene) {
   for (size_t round = 0; round < rounds; ++round) {
     for (size_t step = 0; step < c.variants.size(); ++step) {
       const size_t i = (round + step) % c.variants.size();
+      if (interrupted()) return {};
       if (!series[i].failure.empty()) continue;
       const auto sample = run_job(c.variants[i].job, scene);
       if (sample) series[i].add(*sample);

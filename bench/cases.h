@@ -43,7 +43,7 @@ struct Row {
 
 // Runs every variant once a round, each round beginning with another one. A variant that fails is
 // left out from then on, and its row says why. Native rows compare like with like: pinned variants
-// with native-pinned, the others with native.
+// with native-pinned, the others with native. No rows after an interruption.
 std::vector<Row> measure(const Case& c, size_t rounds, const Scene& scene);
 
 }  // namespace certgate::bench

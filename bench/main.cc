@@ -25,6 +25,7 @@ void print(const std::string& text) {
 }
 
 Result<bool> run(const Options& options) {
+  watch_interrupts();
   CG_TRY(Scene scene, Scene::make(options.quick ? Scene::Size::kSmall : Scene::Size::kFull));
   // An ordinary user's label store stays out of it; inodes of ours will be reused by others.
   if (::setenv("XDG_STATE_HOME", scene.labels.c_str(), 1) != 0) return fail("set XDG_STATE_HOME: no memory");
@@ -34,6 +35,7 @@ Result<bool> run(const Options& options) {
     const auto& only = options.only;
     if (!only.empty() && std::find(only.begin(), only.end(), c.name) == only.end()) continue;
     const std::vector<Row> rows = measure(c, options.rounds, scene);
+    if (interrupted()) return fail("interrupted");
     print(options.json ? json_lines(rows) : table(c, rows));
     all.insert(all.end(), rows.begin(), rows.end());
   }

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <utility>
 
 #include "sandbox/wire.h"
@@ -27,6 +28,9 @@ using sandbox::UniqueFd;
 constexpr int kPatienceMs = 120'000;   // the inner loop gives up by itself before this
 constexpr size_t kMaxOutput = 64 * 1024;
 constexpr int kExitNotStarted = 127;
+
+volatile sig_atomic_t interrupt = 0;
+void on_interrupt(int) { interrupt = 1; }
 
 // Keeps this thread, and what it forks meanwhile, on one CPU.
 class Pin {
@@ -116,6 +120,7 @@ Result<std::string> read_output(int fd) {
   for (;;) {
     const int64_t left = until - now_ms();
     pollfd ready{fd, POLLIN, 0};
+    if (interrupted()) return fail("interrupted");
     if (left <= 0) return fail("did not finish in " + std::to_string(kPatienceMs / 1000) + " s");
     const int got = ::poll(&ready, 1, static_cast<int>(left));
     if (got < 0 && errno != EINTR) return fail_errno("wait for the result", errno);
@@ -169,6 +174,14 @@ Result<Sample> follow(const Job& job, Pipes& pipes, pid_t child, const Scene& sc
 }
 
 }  // namespace
+
+void watch_interrupts() {
+  struct sigaction action{};
+  action.sa_handler = on_interrupt;   // no SA_RESTART: waiting ends
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+}
+
+bool interrupted() { return interrupt != 0; }
 
 Result<int> pinned_cpu() {
   cpu_set_t set;

@@ -29,6 +29,11 @@ struct Sample {
 // The CPU that pinned jobs run on: the last one we may use (the first ones serve interrupts).
 Result<int> pinned_cpu();
 
+// After SIGINT, SIGTERM or SIGHUP: jobs end early and interrupted() is true, so that the caller can
+// leave by the usual way and clean up.
+void watch_interrupts();
+bool interrupted();
+
 Result<Sample> run_job(const Job& job, const Scene& scene);
 
 }  // namespace certgate::bench

@@ -27,6 +27,7 @@ BlockingPool::~BlockingPool() {
     for (const auto& [id, thread] : running_) ::pthread_kill(thread, SIGUSR1);
   }
   wake_.notify_all();
+  watch_.notify_all();
   for (std::thread& t : workers_) t.join();
   watcher_.join();
 }
@@ -53,6 +54,7 @@ void BlockingPool::worker() {
     Job job = std::move(queue_.front());
     queue_.pop_front();
     running_[job.id] = ::pthread_self();
+    watch_.notify_one();
     lock.unlock();
     job.work();
     job.work = nullptr;
@@ -65,7 +67,7 @@ void BlockingPool::watch() {
   std::unique_lock lock(mutex_);
   while (!stop_) {
     if (running_.empty()) {
-      wake_.wait_for(lock, std::chrono::milliseconds(500));
+      watch_.wait(lock);
       continue;
     }
     lock.unlock();

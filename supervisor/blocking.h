@@ -40,7 +40,7 @@ class BlockingPool {
 
   const sandbox::Listener& listener_;
   std::mutex mutex_;                          // guards all below
-  std::condition_variable wake_;
+  std::condition_variable wake_, watch_;      // of the workers, of the watcher
   std::deque<Job> queue_;
   std::map<uint64_t, pthread_t> running_;     // notification id → the thread that serves it
   size_t threads_ = 0, idle_ = 0;
