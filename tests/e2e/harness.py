@@ -57,7 +57,6 @@ class Host:
     """One way of starting certgate: as root, or as an ordinary user."""
 
     def __init__(self, certgate, as_root):
-        self.certgate = str(pathlib.Path(certgate).resolve())
         self.as_root = as_root
         self.name = "started by root" if as_root else "started by an ordinary user"
         self.uid = AGENT_UID if os.geteuid() == 0 else os.geteuid()
@@ -65,6 +64,16 @@ class Host:
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="certgate-e2e-", dir="/var/tmp"))
         os.chmod(self.base, 0o755)
         self.home = self.directory("home")
+        # A copy that an ordinary user can reach, laid out as in the source tree.
+        self.policies = self.base / "policies"
+        shutil.copytree(REPO / "policies", self.policies)
+        target = self.base / "build/bin/certgate"
+        target.parent.mkdir(parents=True)
+        shutil.copy(certgate, target)
+        self.certgate = str(target)
+        for path in self.base.rglob("*"):
+            if path.is_relative_to(self.policies) or path.is_relative_to(self.base / "build"):
+                path.chmod(0o755 if path.is_dir() or path == target else 0o644)
 
     def directory(self, name):
         path = self.base / name

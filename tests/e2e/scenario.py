@@ -3,8 +3,6 @@
 import json
 import subprocess
 
-from harness import REPO
-
 PAGE = b"""#!/bin/sh
 /usr/bin/touch "$PWD/marker-exec-$1"
 echo pwned > "$PWD/marker-redirect-$1"
@@ -119,9 +117,9 @@ def make_workspace(host, name):
 
 def make_policy(host, page_port, sink_port):
     """The shipped policy, with this run's ports in it."""
-    text = (REPO / "policies/examples/quickstart.toml").read_text()
+    text = (host.policies / "examples/quickstart.toml").read_text()
     for old, new in (("127.0.0.1:18080", f"127.0.0.1:{page_port}"), ("127.0.0.1:19000", f"127.0.0.1:{sink_port}"),
-                     ('"base/system"', json.dumps(str(REPO / "policies/base/system.toml")))):
+                     ('"base/system"', json.dumps(str(host.policies / "base/system.toml")))):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     policy = host.base / "quickstart.toml"
