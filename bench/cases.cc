@@ -110,7 +110,7 @@ Case start_case(const Scene& scene, size_t operations) {
 Case workload_case(const Scene& scene, size_t operations) {
   const std::string grep = find_program("grep");
   const Words loop = inner(scene, "spawn", operations) +
-                     Words{kGrepFoundNothing, grep, "-r", "-s", kNeedle, scene.tree};
+                     Words{kGrepFoundNothing, grep, "-r", kNeedle, scene.tree};
   Case c = common(scene, "workload", "grep -r over " + scene.tree_note, operations, loop, Trap::kOpen);
   c.tail = false;
   for (Variant& v : c.variants) {

@@ -27,6 +27,7 @@ using sandbox::UniqueFd;
 
 constexpr int kPatienceMs = 120'000;   // the inner loop gives up by itself before this
 constexpr size_t kMaxOutput = 64 * 1024;
+constexpr size_t kMaxComplaint = 300;
 constexpr int kExitNotStarted = 127;
 
 volatile sig_atomic_t interrupt = 0;
@@ -97,14 +98,16 @@ Result<Pipes> make_pipes(const Scene& scene) {
   ::_exit(kExitNotStarted);
 }
 
-// The last line of what the job said on stderr: the cause, for a tool that reports well.
+// What the job said on stderr: the first line is most often the cause, the last one the consequence.
 std::string complaint(const Scene& scene) {
   std::ifstream in(scene.error_file);
-  std::string last;
+  std::string first, last;
   for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) last = line.substr(0, 300);
+    if (line.empty()) continue;
+    last = line.substr(0, kMaxComplaint);
+    if (first.empty()) first = last;
   }
-  return last;
+  return first == last ? last : first + " ... " + last;
 }
 
 int64_t now_ms() {

@@ -50,6 +50,12 @@ ExecStop wait_exec(pid_t tid) {
   }
 }
 
+Result<uint64_t> stack_pointer(pid_t pid) {
+  user_regs_struct regs{};
+  if (::ptrace(PTRACE_GETREGS, pid, nullptr, &regs) != 0) return fail_errno("read registers", errno);
+  return uint64_t{regs.rsp};
+}
+
 void detach(pid_t pid) { trace(PTRACE_DETACH, pid, 0); }
 
 void kill_traced(pid_t pid) {

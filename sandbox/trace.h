@@ -27,6 +27,8 @@ struct ExecStop {
 
 Status seize_for_exec(pid_t tid);
 ExecStop wait_exec(pid_t tid);
+// Stack pointer of a stopped task.
+Result<uint64_t> stack_pointer(pid_t pid);
 void detach(pid_t pid);
 void kill_traced(pid_t pid);
 

@@ -259,10 +259,9 @@ std::string ExecCalls::difference(pid_t pid, const PinnedExec& pin) {
   if (proof->argv != pin.final_argv) return "other arguments";
   if (proof->env != pin.env) return "another environment";
   if (proof->execfn != pin.execfn) return "another AT_EXECFN";
-  for (const uint32_t uid : proof->uids) {
-    if (uid != trap_.uid) return "another uid";
-  }
-  return proof->uids.size() == 4 ? "" : "no uids";
+  const std::vector<uint32_t> uids(2, trap_.uid), gids(2, trap_.gid);
+  if (proof->uids != uids || proof->gids != gids || proof->privileged) return "other credentials";
+  return "";
 }
 
 }  // namespace certgate::supervisor

@@ -20,7 +20,8 @@ struct ExecProof {
   std::vector<std::string> argv, env;
   std::string execfn;                // AT_EXECFN
   uint64_t loader_base = 0;          // AT_BASE, 0 for a static program
-  std::vector<uint32_t> uids;        // real, effective, saved, fs
+  std::vector<uint32_t> uids, gids;  // real, effective (AT_UID, AT_EUID, AT_GID, AT_EGID)
+  bool privileged = false;           // AT_SECURE: the kernel saw a change of credentials
 };
 
 Result<ExecProof> read_exec_proof(pid_t pid);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_set>
 
 #include "supervisor/blocking.h"
 #include "supervisor/content.h"
@@ -25,6 +26,7 @@ struct PinnedOpen {
   uint64_t flags = 0;             // as asked
   uint32_t mode = 0;              // after umask, 0 when nothing is created
   bool read = false, write = false, tmpfile = false;
+  bool ready = false;             // object is open for reading already, as asked
   bool inside = false;            // on one of the sandbox's own file systems
 
   bool create() const { return !name.empty() || tmpfile; }
@@ -46,6 +48,7 @@ class OpenCalls {
   int natively_refused(const PinnedOpen& pin) const;
   kernel::Label label_of(const PinnedOpen& pin) const;
   Hold hold_of(const PinnedOpen& pin) const;
+  bool pin_in_one_step(Base base, PinnedOpen& pin) const;
   Attempt try_once(const sandbox::TrappedCall& call);
   Attempt perform(const sandbox::TrappedCall& call, Judged judged, PinnedOpen& pin,
                   const kernel::Label& label);
@@ -56,6 +59,7 @@ class OpenCalls {
   BlockingPool& pool_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
+  mutable std::unordered_set<size_t> seen_regular_;   // hashes of paths; notify thread only; a hint
 };
 
 }  // namespace certgate::supervisor

@@ -158,6 +158,16 @@ Resolution PathWalk::resolve(const Caller& caller, Base base, const std::string&
   return walk(caller, std::move(from), path, final, missing);
 }
 
+UniqueFd PathWalk::open_likely_regular(Base base, const std::string& path, uint64_t flags) const {
+  const bool absolute = !path.empty() && path[0] == '/';
+  const int start = absolute ? root_ : base.fd;
+  const uint64_t scope = absolute ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  // O_NONBLOCK: should it be a FIFO after all, nobody waits here.
+  UniqueFd fd(sys_openat2(start, path.c_str(), flags | O_NONBLOCK | O_NOCTTY, scope));
+  if (fd && !(flags & O_NONBLOCK) && ::fcntl(fd.get(), F_SETFL, static_cast<int>(flags)) != 0) return UniqueFd();
+  return fd;
+}
+
 // The caller's own scoping (openat2): one kernel walk, no second way of understanding it.
 Resolution PathWalk::resolve_scoped(Base base, const std::string& path, Final final, Missing missing,
                                     uint64_t flags) const {

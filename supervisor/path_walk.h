@@ -73,6 +73,11 @@ class PathWalk {
   Resolution resolve(const Caller& caller, Base base, const std::string& path, Final final,
                      Missing missing, uint64_t resolve_flags = 0) const;
 
+  // Opens what the kernel's own walk finds, for reading, in one step; empty when it finds nothing. Only
+  // for a path that is likely to be a regular file: anything else must not be touched before it is
+  // judged (a FIFO notices), and the caller drops it and goes by resolve() and reopen().
+  sandbox::UniqueFd open_likely_regular(Base base, const std::string& path, uint64_t flags) const;
+
   // The absolute path of a pinned object inside the sandbox ("" when it has none there), without
   // the kernel's " (deleted)" mark.
   static std::string path_of(int fd, bool deleted);

@@ -136,7 +136,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   });
   const PathWalk walk(box.root.get());
   Trap trap{listener, session, walk, private_places(box.root.get(), hosting.spec.home),
-            InheritedStdio::of_this_process(), ::geteuid(), ::getsid(0)};
+            InheritedStdio::of_this_process(), ::geteuid(), ::getegid(), ::getsid(0)};
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);

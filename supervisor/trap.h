@@ -38,6 +38,7 @@ struct Trap {
   PrivatePlaces places;
   InheritedStdio stdio;
   uid_t uid = 0;             // of the agent and of us
+  gid_t gid = 0;
   pid_t session_id = 0;      // our terminal session, shared with the agent until it makes its own
 
   // The base of a relative path: the caller's cwd (AT_FDCWD) or one of its descriptors, pinned.
