@@ -35,14 +35,16 @@ std::string json_text(const std::string& text) {
 
 struct Bar {
   const char* name;                              // of the case
+  const char* variant;                           // the row that is judged
   const char* against;                           // the variant it is compared with
   std::optional<double> Row::* ratio;
   double limit;
 };
-// First light (see the budgets in ARCHITECTURE.md for the ones after it).
+// First light. The floor has both sides on one CPU, so what it is compared with has too; the rows that
+// go where the kernel puts them are printed beside, and vary with where that is.
 constexpr Bar kBars[] = {
-    {"open", "floor", &Row::ratio_floor, 2.0},
-    {"exec", "native", &Row::ratio_native, 1.6},
+    {"open", "certgate-pinned", "floor", &Row::ratio_floor, 2.0},
+    {"exec", "certgate-pinned", "native-pinned", &Row::ratio_native, 1.6},
 };
 
 }  // namespace
@@ -98,7 +100,7 @@ Verdict check_bars(const std::vector<Row>& rows) {
   Verdict verdict;
   for (const Bar& bar : kBars) {
     const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& row) {
-      return row.name == bar.name && row.variant == "certgate";
+      return row.name == bar.name && row.variant == bar.variant;
     });
     if (found == rows.end()) continue;   // not asked for
     const std::optional<double> ratio = (*found).*bar.ratio;
@@ -109,8 +111,8 @@ Verdict check_bars(const std::vector<Row>& rows) {
       continue;
     }
     const bool good = *ratio <= bar.limit;
-    verdict.text += fmt::format("check: {} {}: {:.2f} us is {:.2f} x {} (bar {:.1f})\n", bar.name,
-                                good ? "ok" : "MISSED", found->median_us, *ratio, bar.against, bar.limit);
+    verdict.text += fmt::format("check: {} {}: {} {:.2f} us is {:.2f} x {} (bar {:.1f})\n", bar.name,
+                                good ? "ok" : "MISSED", bar.variant, found->median_us, *ratio, bar.against, bar.limit);
     verdict.passed = verdict.passed && good;
   }
   return verdict;

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 namespace certgate::sandbox {
 namespace {
@@ -65,20 +66,74 @@ int read_string(int tid, uint64_t address, size_t max, std::string& out) {
   return ENAMETOOLONG;
 }
 
-int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes,
-                 std::vector<std::string>& out) {
+namespace {
+
+// Argument strings lie close together: one page read serves many of them.
+class Pages {
+ public:
+  explicit Pages(int tid) : tid_(tid) {}
+  // The bytes of the page of `address` from there on; empty when it cannot be read.
+  std::string_view from(uint64_t address) {
+    const uint64_t page = address & ~uint64_t{kPage - 1};
+    Slot& slot = slots_[(page / kPage) % std::size(slots_)];
+    if (slot.page != page || slot.size == 0) {
+      const ssize_t n = read_some(tid_, page, slot.bytes, kPage);
+      slot.page = page;
+      slot.size = n > 0 ? static_cast<size_t>(n) : 0;
+    }
+    const size_t at = address - page;
+    if (at >= slot.size) return {};
+    return {slot.bytes + at, slot.size - at};
+  }
+
+ private:
+  struct Slot {
+    uint64_t page = 1;   // no page starts there
+    size_t size = 0;
+    char bytes[kPage];
+  };
+  const int tid_;
+  Slot slots_[4];
+};
+
+int copy_string(Pages& pages, uint64_t address, size_t max, std::string& out) {
+  while (out.size() < max) {
+    const std::string_view here = pages.from(address).substr(0, max - out.size());
+    if (here.empty()) return EFAULT;
+    const size_t nul = here.find('\0');
+    out.append(here.substr(0, nul));
+    if (nul != std::string_view::npos) return 0;
+    address += here.size();
+  }
+  return E2BIG;
+}
+
+int copy_pointer(Pages& pages, uint64_t address, uint64_t& out) {
+  char bytes[sizeof out];
+  for (size_t i = 0; i < sizeof out;) {   // a vector need not be aligned
+    const std::string_view here = pages.from(address + i).substr(0, sizeof out - i);
+    if (here.empty()) return EFAULT;
+    std::memcpy(bytes + i, here.data(), here.size());
+    i += here.size();
+  }
+  std::memcpy(&out, bytes, sizeof out);
+  return 0;
+}
+
+}  // namespace
+
+int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes, std::vector<std::string>& out) {
   out.clear();
   if (address == 0) return 0;   // Linux takes a null vector for an empty one
+  Pages pages(tid);
   size_t total = 0;
   for (size_t i = 0; i <= max_count; ++i) {
     uint64_t pointer = 0;
-    if (int error = read_memory(tid, address + i * sizeof pointer, &pointer, sizeof pointer)) return error;
+    if (int error = copy_pointer(pages, address + i * sizeof pointer, pointer)) return error;
     if (pointer == 0) return 0;
     if (i == max_count) return E2BIG;
     std::string text;
-    const int error = read_string(tid, pointer, max_bytes - total + 1, text);
-    if (error == ENAMETOOLONG) return E2BIG;
-    if (error != 0) return error;
+    if (int error = copy_string(pages, pointer, max_bytes - total + 1, text)) return error;
     total += text.size() + 1;
     if (total > max_bytes) return E2BIG;
     out.push_back(std::move(text));
