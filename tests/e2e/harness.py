@@ -250,10 +250,16 @@ class ExecWitness:
 def run_watched(host, witness, args):
     """host.call(), with every exec of the run seen by the witness from its very first."""
     gate_read, gate_write = os.pipe()
-    waiter = ["/bin/sh", "-c", f'read go <&{gate_read}; exec {gate_read}<&-; exec "$@"', "sh", *host.command(*args)]
+    ready_read, ready_write = os.pipe()
+    # Its own exec is over only when it speaks: the kernel closes descriptors before it traces an exec.
+    waiter = ["/bin/sh", "-c", f'echo >&{ready_write}; read go <&{gate_read}; exec {gate_read}<&- {ready_write}>&-; exec "$@"',
+              "sh", *host.command(*args)]
     child = subprocess.Popen(waiter, env=host.env(), cwd=host.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=(gate_read,))
+                             stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=(gate_read, ready_write))
     os.close(gate_read)
+    os.close(ready_write)
+    os.read(ready_read, 1)
+    os.close(ready_read)
     witness.follow(child.pid)
     os.write(gate_write, b"go\n")
     os.close(gate_write)
