@@ -252,8 +252,8 @@ def run_watched(host, witness, args):
     gate_read, gate_write = os.pipe()
     ready_read, ready_write = os.pipe()
     # Its own exec is over only when it speaks: the kernel closes descriptors before it traces an exec.
-    waiter = ["/bin/sh", "-c", f'echo >&{ready_write}; read go <&{gate_read}; exec {gate_read}<&- {ready_write}>&-; exec "$@"',
-              "sh", *host.command(*args)]
+    waiter = ["/bin/bash", "-c", f'echo >&{ready_write}; read go <&{gate_read}; exec {gate_read}<&- {ready_write}>&-; exec "$@"',
+              "bash", *host.command(*args)]
     child = subprocess.Popen(waiter, env=host.env(), cwd=host.base, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=(gate_read, ready_write))
     os.close(gate_read)
