@@ -127,6 +127,8 @@ std::string refusal_line(const kernel::Record& record) {
   } else if (!record.why.empty()) {
     line += fmt::format(" ({})", escape(record.why));
   }
+  // The commonest surprise: something was piped in, and nobody said whose words it carries.
+  if (record.culprit == "unknown") line += "; if that is stdin, say what it carries with --stdin-origin";
   return line + fmt::format("; see: certgate audit why {}", record.id());
 }
 

@@ -42,5 +42,11 @@ TEST(Report, ARefusalIsOneLineThatSaysWhatWhyAndHowToSeeMore) {
                   "(rule run-tools: tools run for people); see: certgate audit why abcdefgh-17");
 }
 
+TEST(Report, AnUnknownOriginNamesTheOptionThatSaysWhatStdinCarries) {
+  kernel::Record record;
+  record.culprit = "unknown";
+  EXPECT_NE(refusal_line(record).find("--stdin-origin"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace certgate::supervisor
