@@ -233,7 +233,7 @@ Result<std::string> read_small(const std::string& path) {
 
 std::string workshop(const char* name) { return std::string(kWorkshop) + "/" + name; }
 
-Status add_private_files(MountPlan& plan) {
+Status add_private_files(const Spec& spec, MountPlan& plan) {
   CG_TRY(std::string resolver, end_of_links("/etc/resolv.conf"));
   plan.files.push_back(
       {workshop("resolv.conf"), std::move(resolver),
@@ -242,7 +242,7 @@ Status add_private_files(MountPlan& plan) {
   if (access("/etc/hosts", F_OK) == 0) {
     CG_TRY(std::string hosts, end_of_links("/etc/hosts"));
     plan.files.push_back(
-        {workshop("hosts"), std::move(hosts), "127.0.0.1 localhost\n::1 localhost\n"});
+        {workshop("hosts"), std::move(hosts), "127.0.0.1 localhost " + spec.hostname + "\n::1 localhost " + spec.hostname + "\n"});
   }
   if (access("/etc/nsswitch.conf", R_OK) == 0) {
     CG_TRY(std::string target, end_of_links("/etc/nsswitch.conf"));
@@ -268,7 +268,7 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
   add_dev(spec, plan);
   CG_CHECK(add_read_only(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));
-  CG_CHECK(add_private_files(plan));
+  CG_CHECK(add_private_files(spec, plan));
   std::stable_sort(plan.entries.begin(), plan.entries.end(),
                    [](const auto& left, const auto& right) {
                      return std::count(left.path.begin(), left.path.end(), '/') <
