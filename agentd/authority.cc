@@ -36,7 +36,8 @@ int64_t now_ns(clockid_t clock) {
 Result<std::string> random_hex(size_t bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::vector<unsigned char> raw(bytes);
-  if (RAND_bytes(raw.data(), static_cast<int>(bytes)) != 1) return fail("no random numbers from OpenSSL");
+  if (RAND_bytes(raw.data(), static_cast<int>(bytes)) != 1)
+    return fail("no random numbers from OpenSSL");
   std::string out;
   for (const unsigned char b : raw) {
     out += kDigits[b >> 4];
@@ -45,12 +46,18 @@ Result<std::string> random_hex(size_t bytes) {
   return out;
 }
 
-// The supervisor's life as the authority sees it: label joins until the channel closes, then its end.
+// The supervisor's life as the authority sees it: label joins until the channel closes, then its
+// end.
 class Service {
  public:
   Service(LogStore& log, LabelStore& labels, SegmentTail& tail, int channel, int pidfd)
-      : log_(log), labels_(labels), tail_(tail), channel_(channel), channel_wait_(io_, ::fcntl(channel, F_DUPFD_CLOEXEC, 0)),
-        ended_(io_, ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0)), timer_(io_) {}
+      : log_(log),
+        labels_(labels),
+        tail_(tail),
+        channel_(channel),
+        channel_wait_(io_, ::fcntl(channel, F_DUPFD_CLOEXEC, 0)),
+        ended_(io_, ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0)),
+        timer_(io_) {}
 
   Status run() {
     wait_channel();
@@ -73,7 +80,8 @@ class Service {
       if (e) return;
       auto request = supervisor::receive_join(channel_);
       if (!request) {
-        // Closed: the supervisor is ending, its pidfd will say so. Anything else is not our supervisor's voice.
+        // Closed: the supervisor is ending, its pidfd will say so. Anything else is not our
+        // supervisor's voice.
         if (request.error().code != ECONNRESET) stop(request.error());
         return;
       }
@@ -107,11 +115,12 @@ class Service {
 }  // namespace
 
 struct Authority::Impl {
-  Impl(LogStore log_store, LabelStore label_store) : log(std::move(log_store)), labels(std::move(label_store)) {}
+  Impl(LogStore log_store, LabelStore label_store)
+      : log(std::move(log_store)), labels(std::move(label_store)) {}
 
   LogStore log;
   LabelStore labels;
-  std::optional<SegmentTail> tail;    // of the run begun, until finish()
+  std::optional<SegmentTail> tail;  // of the run begun, until finish()
 };
 
 Authority::Authority(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -19,20 +19,20 @@
 namespace certgate::agentd {
 
 struct AuthorityPaths {
-  std::string state_dir;   // key, log, segments (created 0700 when missing)
-  std::string label_dir;   // one per agent uid, shared by every state directory
+  std::string state_dir;  // key, log, segments (created 0700 when missing)
+  std::string label_dir;  // one per agent uid, shared by every state directory
 };
 
 struct RunRequest {
-  std::string command_line;          // escaped, for the start record
+  std::string command_line;  // escaped, for the start record
   kernel::Digest policy_digest{};
   std::vector<kernel::Verb> verbs;
-  std::string initial_label;         // canonical text
+  std::string initial_label;  // canonical text
   int64_t ttl_ns = 24ll * 3600 * 1000000000;
 };
 
 struct Run {
-  std::string id;                    // 8 characters of [a-z2-7]
+  std::string id;  // 8 characters of [a-z2-7]
   supervisor::Grant grant;
 };
 

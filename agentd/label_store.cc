@@ -59,9 +59,10 @@ Status make_directories(const std::string& dir) {
 }
 
 Status check_own(int fd, const std::string& what) {
-  struct stat s{};
+  struct stat s {};
   if (::fstat(fd, &s) != 0) return fail_errno(what, errno);
-  if (s.st_uid != ::geteuid()) return fail(what + " belongs to another user; remove it or run as its owner");
+  if (s.st_uid != ::geteuid())
+    return fail(what + " belongs to another user; remove it or run as its owner");
   if (s.st_mode & 022) return fail(what + " can be written by others; chmod go-w it");
   return ok();
 }
@@ -96,30 +97,33 @@ Result<LabelStore> LabelStore::open(const std::string& dir) {
   CG_CHECK(out.open_files(dir));
   const WriteLock lock(out.table_.get());
   if (!lock) return fail_errno("lock the label store", errno);
-  struct stat s{};
+  struct stat s {};
   if (::fstat(out.table_.get(), &s) != 0) return fail_errno("label store", errno);
   const bool fresh = s.st_size == 0;
   if (fresh && ::ftruncate(out.table_.get(), static_cast<off_t>(kLabelFileBytes)) != 0) {
     return fail_errno("make the label table (is the disk full?)", errno);
   }
   if (!fresh && static_cast<uint64_t>(s.st_size) != kLabelFileBytes) {
-    return fail("the label table " + dir + "/labels.tab has a wrong size; move the directory away to start afresh "
+    return fail("the label table " + dir +
+                "/labels.tab has a wrong size; move the directory away to start afresh "
                 "(files lose their labels)");
   }
-  out.map_ = ::mmap(nullptr, kLabelFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED, out.table_.get(), 0);
+  out.map_ =
+      ::mmap(nullptr, kLabelFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED, out.table_.get(), 0);
   if (out.map_ == MAP_FAILED) {
     out.map_ = nullptr;
     return fail_errno("map the label table", errno);
   }
   auto* header = static_cast<LabelHeader*>(out.map_);
-  if (header->magic == 0) {   // made just now, or by a writer that was killed here
+  if (header->magic == 0) {  // made just now, or by a writer that was killed here
     header->capacity = kLabelSlots;
     std::atomic_thread_fence(std::memory_order_release);
     header->magic = kLabelMagic;
     ::fsync(out.table_.get());
   }
   if (header->magic != kLabelMagic || header->capacity != kLabelSlots) {
-    return fail("the label table " + dir + "/labels.tab is damaged; move the directory away to start afresh");
+    return fail("the label table " + dir +
+                "/labels.tab is damaged; move the directory away to start afresh");
   }
   CG_CHECK(out.load_names());
   return out;
@@ -164,7 +168,7 @@ Status LabelStore::load_names() {
 }
 
 Result<uint32_t> LabelStore::id_of(const kernel::Label& label) {
-  for (size_t i = labels_.size(); i-- > 0;) {   // the newest are the likeliest
+  for (size_t i = labels_.size(); i-- > 0;) {  // the newest are the likeliest
     if (labels_[i] == label) return static_cast<uint32_t>(i + 1);
   }
   CG_CHECK(load_names());
@@ -173,7 +177,8 @@ Result<uint32_t> LabelStore::id_of(const kernel::Label& label) {
   }
   if (labels_.size() >= kMaxLabels) return fail("more than a million different labels");
   const std::string line = label.text() + "\n";
-  if (!write_all(names_.get(), line)) return fail_errno("append to the label names (is the disk full?)", errno);
+  if (!write_all(names_.get(), line))
+    return fail_errno("append to the label names (is the disk full?)", errno);
   names_size_ += line.size();
   labels_.push_back(label);
   return static_cast<uint32_t>(labels_.size());
@@ -193,7 +198,8 @@ Status LabelStore::store(const kernel::FileIdentity& file, const kernel::Label& 
     const kernel::Label joined = id == 0 ? label : labels_[id - 1].join(label);
     if (id != 0 && joined == labels_[id - 1]) return ok();
     if (id == 0 && header->used.load() >= kMaxUsed) {
-      return fail("the label store is full (1.5 million labelled files); move it away to start afresh");
+      return fail(
+          "the label store is full (1.5 million labelled files); move it away to start afresh");
     }
     CG_TRY(const uint32_t joined_id, id_of(joined));
     if (id == 0) {

@@ -6,9 +6,10 @@
 // Two files, formats in supervisor/label_view.h and label_format.h:
 //   labels.tab    fixed-size sparse hash table, mapped shared; readers take no lock
 //   labels.names  one canonical label a line; line n is label id n
-// One writer at a time, under flock of labels.tab, over all processes of the user. A line is written
-// whole before its id can appear in the table; a partial last line (a writer was killed) is cut off
-// by the next writer. Ids only ever change to labels that cover the old one: labels never decay.
+// One writer at a time, under flock of labels.tab, over all processes of the user. A line is
+// written whole before its id can appear in the table; a partial last line (a writer was killed) is
+// cut off by the next writer. Ids only ever change to labels that cover the old one: labels never
+// decay.
 #pragma once
 
 #include <string>
@@ -44,8 +45,8 @@ class LabelStore {
 
   sandbox::UniqueFd dir_, table_, names_;
   void* map_ = nullptr;
-  std::vector<kernel::Label> labels_;    // id - 1, as far as read
-  size_t names_size_ = 0;                // bytes of whole lines read
+  std::vector<kernel::Label> labels_;  // id - 1, as far as read
+  size_t names_size_ = 0;              // bytes of whole lines read
 };
 
 }  // namespace certgate::agentd

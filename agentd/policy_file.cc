@@ -28,8 +28,10 @@ struct VerbName {
   const char* name;
   Verb verb;
 };
-constexpr VerbName kVerbNames[] = {
-    {"exec", Verb::kExec}, {"read", Verb::kRead}, {"write", Verb::kWrite}, {"connect", Verb::kConnect}};
+constexpr VerbName kVerbNames[] = {{"exec", Verb::kExec},
+                                   {"read", Verb::kRead},
+                                   {"write", Verb::kWrite},
+                                   {"connect", Verb::kConnect}};
 
 // One compilation: the top file and everything it extends.
 class Compiler {
@@ -49,8 +51,8 @@ class Compiler {
   void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
   void read_limits(TomlFile& file, TableReader& reader, Rule& rule);
   // Replaces "@set" by its members, "@workspace" and "~" by directories.
-  std::vector<std::string> expand(TomlFile& file, const toml::source_region& at, const std::vector<std::string>& items,
-                                  size_t depth = 0);
+  std::vector<std::string> expand(TomlFile& file, const toml::source_region& at,
+                                  const std::vector<std::string>& items, size_t depth = 0);
   std::string expand_directory(const std::string& text) const;
   std::vector<kernel::PathPattern> paths(TomlFile& file, const toml::source_region& at,
                                          const std::vector<std::string>& items);
@@ -67,7 +69,8 @@ void each_table(TomlFile& file, const toml::node* node, const char* name, F&& f)
   if (node == nullptr) return;
   const toml::array* array = node->as_array();
   if (array == nullptr || !array->is_array_of_tables()) {
-    return file.complain(node->source(), std::string("'") + name + "' must be written as [[" + name + "]] tables");
+    return file.complain(node->source(),
+                         std::string("'") + name + "' must be written as [[" + name + "]] tables");
   }
   for (const toml::node& item : *array) f(*item.as_table());
 }
@@ -77,7 +80,8 @@ bool parse_duration(const std::string& text, uint64_t& ns) {
   const char* end = text.data() + text.size();
   const auto [at, error] = std::from_chars(text.data(), end, value);
   const std::string unit(at, end);
-  static const std::map<std::string, uint64_t> kUnits = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+  static const std::map<std::string, uint64_t> kUnits = {
+      {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
   const auto it = kUnits.find(unit);
   if (error != std::errc() || it == kUnits.end() || value == 0 || value > 36500) return false;
   ns = value * it->second * 1'000'000'000;
@@ -85,7 +89,9 @@ bool parse_duration(const std::string& text, uint64_t& ns) {
 }
 
 std::string Compiler::expand_directory(const std::string& text) const {
-  for (const auto& [mark, dir] : {std::pair<std::string, std::string>{"@workspace", context_.workspace}, {"~", context_.home}}) {
+  for (const auto& [mark, dir] :
+       {std::pair<std::string, std::string>{"@workspace", context_.workspace},
+        {"~", context_.home}}) {
     if (text == mark) return dir;
     if (text.starts_with(mark + "/")) return dir + text.substr(mark.size());
   }
@@ -100,17 +106,20 @@ std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_reg
     return out;
   }
   for (const std::string& item : items) {
-    const bool built_in = item == "@private" || item == "@workspace" || item.starts_with("@workspace/");
+    const bool built_in =
+        item == "@private" || item == "@workspace" || item.starts_with("@workspace/");
     if (!item.starts_with("@") || built_in) {
       out.push_back(expand_directory(item));
       continue;
     }
     const auto it = sets_.find(item.substr(1));
     if (it == sets_.end()) {
-      file.complain(at, "unknown set '" + item + "'; define it under [sets], here or in a file this one extends");
+      file.complain(at, "unknown set '" + item +
+                            "'; define it under [sets], here or in a file this one extends");
       return out;
     }
-    for (std::string& member : expand(file, at, it->second, depth + 1)) out.push_back(std::move(member));
+    for (std::string& member : expand(file, at, it->second, depth + 1))
+      out.push_back(std::move(member));
     if (out.size() > kMaxExpanded) {
       file.complain(at, "more than 65,536 members after expanding sets");
       return out;
@@ -142,7 +151,8 @@ void Compiler::add_sets(TomlFile& file, const toml::node* node) {
     const std::string name(key.str());
     std::vector<std::string> members;
     if (!reader.texts(name.c_str(), members, Need::kRequired)) return;
-    if (name == "workspace" || name == "private") return file.complain(key.source(), "the sets 'workspace' and 'private' are built in");
+    if (name == "workspace" || name == "private")
+      return file.complain(key.source(), "the sets 'workspace' and 'private' are built in");
     if (!sets_.emplace(name, std::move(members)).second) {
       return file.complain(key.source(), "the set '" + name + "' is defined twice");
     }
@@ -173,15 +183,19 @@ void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
   const bool forbids = reader.texts("forbid", forbid, Need::kOptional);
   if (file.error) return;
   if (allows == forbids) {
-    return file.complain(reader.source(allows ? "forbid" : "id"), "rule '" + rule.id + "' needs either 'allow' or 'forbid', not both");
+    return file.complain(reader.source(allows ? "forbid" : "id"),
+                         "rule '" + rule.id + "' needs either 'allow' or 'forbid', not both");
   }
   rule.effect = allows ? kernel::Effect::kAllow : kernel::Effect::kForbid;
   for (const std::string& word : allows ? allow : forbid) {
-    const auto* it = std::find_if(std::begin(kVerbNames), std::end(kVerbNames), [&](const VerbName& v) { return word == v.name; });
+    const auto* it = std::find_if(std::begin(kVerbNames), std::end(kVerbNames),
+                                  [&](const VerbName& v) { return word == v.name; });
     if (it == std::end(kVerbNames)) {
-      return file.complain(reader.source(allows ? "allow" : "forbid"), "no such verb: '" + word + "'; known are: exec, read, write, connect");
+      return file.complain(reader.source(allows ? "allow" : "forbid"),
+                           "no such verb: '" + word + "'; known are: exec, read, write, connect");
     }
-    if (std::find(rule.verbs.begin(), rule.verbs.end(), it->verb) == rule.verbs.end()) rule.verbs.push_back(it->verb);
+    if (std::find(rule.verbs.begin(), rule.verbs.end(), it->verb) == rule.verbs.end())
+      rule.verbs.push_back(it->verb);
   }
   std::sort(rule.verbs.begin(), rule.verbs.end());
 }
@@ -189,7 +203,8 @@ void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
 // "host:port", "host:*", "host:8000-8099", "[::1]:80", "10.0.0.0/8:443"
 Result<kernel::EndpointPattern> parse_to(const std::string& text) {
   const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) return fail("'" + text + "' is not host:port (port may be '*' or a range)");
+  if (colon == std::string::npos || colon == 0)
+    return fail("'" + text + "' is not host:port (port may be '*' or a range)");
   kernel::EndpointPattern out;
   CG_TRY(out.host, kernel::HostPattern::parse(text.substr(0, colon)));
   const std::string port = text.substr(colon + 1);
@@ -224,8 +239,11 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
   }
   if (has_via) {
     auto target = parse_to(via);
-    const bool exact = target && target->host.is_address && target->host.prefix_bits == 128 && target->port_first == target->port_last;
-    if (!has_to || !exact) return file.complain(reader.source("via"), "'via' must be one address:port on the host, beside 'to'");
+    const bool exact = target && target->host.is_address && target->host.prefix_bits == 128 &&
+                       target->port_first == target->port_last;
+    if (!has_to || !exact)
+      return file.complain(reader.source("via"),
+                           "'via' must be one address:port on the host, beside 'to'");
   }
   if (has_origin) {
     auto parsed = kernel::Origin::parse(origin);
@@ -238,15 +256,19 @@ void Compiler::read_limits(TomlFile& file, TableReader& reader, Rule& rule) {
   std::string ttl, durability;
   uint64_t value = 0;
   if (reader.text("ttl", ttl, Need::kOptional)) {
-    if (!parse_duration(ttl, value)) return file.complain(reader.source("ttl"), "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
+    if (!parse_duration(ttl, value))
+      return file.complain(reader.source("ttl"),
+                           "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
     rule.ttl_ns = value;
   }
   if (reader.number("budget", value)) rule.budget = value;
   if (reader.text("durability", durability, Need::kOptional)) {
     if (durability != "ordered" && durability != "strict") {
-      return file.complain(reader.source("durability"), "'durability' is \"ordered\" or \"strict\"");
+      return file.complain(reader.source("durability"),
+                           "'durability' is \"ordered\" or \"strict\"");
     }
-    rule.durability = durability == "strict" ? kernel::Durability::kStrict : kernel::Durability::kOrdered;
+    rule.durability =
+        durability == "strict" ? kernel::Durability::kStrict : kernel::Durability::kOrdered;
   }
 }
 
@@ -266,8 +288,12 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   if (file.error) return;
   const bool allows = rule.effect == kernel::Effect::kAllow;
   if (allows != has_accept) {
-    return file.complain(reader.source("accept"), "rule '" + rule.id + "': " +
-        (allows ? "an allow rule says which origins it accepts: accept = [\"operator\", \"user\"]" : "a forbid rule takes no 'accept'"));
+    return file.complain(
+        reader.source("accept"),
+        "rule '" + rule.id + "': " +
+            (allows
+                 ? "an allow rule says which origins it accepts: accept = [\"operator\", \"user\"]"
+                 : "a forbid rule takes no 'accept'"));
   }
   if (has_paths) rule.paths = paths(file, reader.source("paths"), items);
   auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
@@ -275,12 +301,15 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   rule.accept = *std::move(parsed);
   rule.source = file.path + ":" + std::to_string(table.source().begin.line);
   if (const Rule* other = out_.policy.find(rule.id)) {
-    return file.complain(reader.source("id"), "rule id '" + rule.id + "' is already used at " + other->source);
+    return file.complain(reader.source("id"),
+                         "rule id '" + rule.id + "' is already used at " + other->source);
   }
   kernel::Policy alone;
   alone.rules.push_back(rule);
-  if (auto valid = kernel::validate(alone); !valid) return file.complain(table.source(), valid.error().what);
-  if (out_.policy.rules.size() >= kernel::kMaxRules) return file.complain(table.source(), "more than 20,000 rules");
+  if (auto valid = kernel::validate(alone); !valid)
+    return file.complain(table.source(), valid.error().what);
+  if (out_.policy.rules.size() >= kernel::kMaxRules)
+    return file.complain(table.source(), "more than 20,000 rules");
   out_.policy.rules.push_back(std::move(rule));
 }
 
@@ -293,7 +322,8 @@ void Compiler::add_rules(TomlFile& file, const toml::node* node) {
 void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
   if (node == nullptr) return;
   const toml::table* table = node->as_table();
-  if (table == nullptr) return file.complain(node->source(), "'sandbox' must be a table: [sandbox]");
+  if (table == nullptr)
+    return file.complain(node->source(), "'sandbox' must be a table: [sandbox]");
   TableReader reader(file, *table, "[sandbox]");
   std::vector<std::string> read_only;
   reader.texts("read_only", read_only, Need::kOptional);
@@ -302,17 +332,21 @@ void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
   reader.done();
   for (const std::string& path : read_only) {
     const std::string full = expand_directory(path);
-    if (!full.starts_with("/")) return file.complain(reader.source("read_only"), "'" + path + "' is not an absolute path");
+    if (!full.starts_with("/"))
+      return file.complain(reader.source("read_only"), "'" + path + "' is not an absolute path");
     out_.read_only.push_back(full);
   }
   if (set_env == nullptr) return;
-  if (!set_env->is_table()) return file.complain(set_env->source(), "'set_env' must be a table of strings");
+  if (!set_env->is_table())
+    return file.complain(set_env->source(), "'set_env' must be a table of strings");
   TableReader variables(file, *set_env->as_table(), "set_env");
   for (const auto& [key, value] : *set_env->as_table()) {
     const std::string name(key.str());
     std::string text;
-    if (name.empty() || name.find('=') != std::string::npos) return file.complain(key.source(), "not a variable name");
-    if (variables.text(name.c_str(), text, Need::kRequired)) out_.env_set.emplace_back(name, expand_directory(text));
+    if (name.empty() || name.find('=') != std::string::npos)
+      return file.complain(key.source(), "not a variable name");
+    if (variables.text(name.c_str(), text, Need::kRequired))
+      out_.env_set.emplace_back(name, expand_directory(text));
   }
 }
 
@@ -340,13 +374,16 @@ fs::path find_extended(const fs::path& from, const std::string& name) {
 }
 
 Status Compiler::add_file(const fs::path& path, size_t depth) {
-  if (std::find(seen_.begin(), seen_.end(), path) != seen_.end()) return ok();   // a diamond adds once
+  if (std::find(seen_.begin(), seen_.end(), path) != seen_.end())
+    return ok();  // a diamond adds once
   seen_.push_back(path);
   TomlFile file{path.string(), std::nullopt};
   CG_TRY(const std::string text, read_limited(path));
-  const toml::parse_result parsed = toml::parse(std::string_view(text), std::string_view(file.path));
+  const toml::parse_result parsed =
+      toml::parse(std::string_view(text), std::string_view(file.path));
   if (!parsed) {
-    return fail(file.place(parsed.error().source()) + ": " + std::string(parsed.error().description()));
+    return fail(file.place(parsed.error().source()) + ": " +
+                std::string(parsed.error().description()));
   }
   const toml::table& table = parsed.table();
   TableReader reader(file, table, "a policy");
@@ -364,7 +401,8 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   for (const std::string& base : extends) {
     const fs::path found = find_extended(path, base);
     if (found.empty()) {
-      file.complain(reader.source("extends"), "no policy '" + base + "' beside this file or above it");
+      file.complain(reader.source("extends"),
+                    "no policy '" + base + "' beside this file or above it");
       return *file.error;
     }
     CG_CHECK(add_file(found, depth + 1));
@@ -382,7 +420,9 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
 Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context) {
   std::error_code error;
   const fs::path real = fs::canonical(path, error);
-  if (error) return fail("policy " + path + ": " + error.message() + "; name an existing file with --policy");
+  if (error)
+    return fail("policy " + path + ": " + error.message() +
+                "; name an existing file with --policy");
   Compiler compiler(context);
   CG_CHECK(compiler.add_file(real, 0));
   CompiledPolicy out = compiler.take();
@@ -391,13 +431,14 @@ Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext&
 }
 
 Result<std::string> find_policy(const std::string& file_or_name) {
-  if (file_or_name.find('/') != std::string::npos || file_or_name.ends_with(".toml")) return file_or_name;
+  if (file_or_name.find('/') != std::string::npos || file_or_name.ends_with(".toml"))
+    return file_or_name;
   std::vector<fs::path> catalogues;
   if (const char* dir = std::getenv("CERTGATE_POLICY_PATH")) catalogues.emplace_back(dir);
   std::error_code error;
   const fs::path exe = fs::read_symlink("/proc/self/exe", error);
   if (!error) {
-    catalogues.push_back(exe.parent_path() / "../../policies");           // build/bin in the source tree
+    catalogues.push_back(exe.parent_path() / "../../policies");  // build/bin in the source tree
     catalogues.push_back(exe.parent_path() / "../share/certgate/policies");
   }
   for (const fs::path& catalogue : catalogues) {
@@ -406,7 +447,8 @@ Result<std::string> find_policy(const std::string& file_or_name) {
       if (fs::is_regular_file(file, error)) return fs::weakly_canonical(file, error).string();
     }
   }
-  return fail("no policy named '" + file_or_name + "' in the catalogue; give a file: --policy ./my.toml");
+  return fail("no policy named '" + file_or_name +
+              "' in the catalogue; give a file: --policy ./my.toml");
 }
 
 }  // namespace certgate::agentd

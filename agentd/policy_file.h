@@ -15,16 +15,16 @@ namespace certgate::agentd {
 
 // What "@workspace" and "~" stand for in patterns.
 struct PolicyContext {
-  std::string workspace;   // absolute
-  std::string home;        // absolute, inside the sandbox
+  std::string workspace;  // absolute
+  std::string home;       // absolute, inside the sandbox
 };
 
 struct CompiledPolicy {
   kernel::Policy policy;
   // What `run` needs beyond the kernel's form:
-  std::vector<std::string> read_only;                       // further host paths to show inside
-  std::vector<std::string> env_pass;                        // names of variables handed through
-  std::vector<std::pair<std::string, std::string>> env_set; // variables set by policy
+  std::vector<std::string> read_only;                        // further host paths to show inside
+  std::vector<std::string> env_pass;                         // names of variables handed through
+  std::vector<std::pair<std::string, std::string>> env_set;  // variables set by policy
 };
 
 Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context);

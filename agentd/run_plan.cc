@@ -22,7 +22,8 @@ namespace {
 using supervisor::escape;
 
 constexpr const char* kFallbackHome = "/home/agent";
-constexpr const char* kPassedVariables[] = {"PATH", "LANG", "LANGUAGE", "TERM", "COLORTERM", "NO_COLOR", "TZ"};
+constexpr const char* kPassedVariables[] = {"PATH",      "LANG",     "LANGUAGE", "TERM",
+                                            "COLORTERM", "NO_COLOR", "TZ"};
 constexpr const char* kDefaultPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 constexpr rlim_t kMaxFiles = 65536;
 constexpr rlim_t kMaxProcesses = 8192;
@@ -54,17 +55,20 @@ Result<std::string> check_workspace(const RunOptions& options, const std::string
   const std::string asked = options.workspace.empty() ? "." : options.workspace;
   auto workspace = real_path(asked);
   if (!workspace) {
-    return fail("workspace " + workspace.error().what + "; name an existing directory with --workspace", 0);
+    return fail(
+        "workspace " + workspace.error().what + "; name an existing directory with --workspace", 0);
   }
-  struct stat s{};
+  struct stat s {};
   if (::stat(workspace->c_str(), &s) != 0 || !S_ISDIR(s.st_mode)) {
-    return fail("workspace " + escape(*workspace) + " is not a directory; name one with --workspace");
+    return fail("workspace " + escape(*workspace) +
+                " is not a directory; name one with --workspace");
   }
   const char* home = std::getenv("HOME");
   const auto real_home = home != nullptr ? real_path(home) : Result<std::string>(fail("none"));
   if (*workspace == "/" || (real_home && *workspace == *real_home)) {
     return fail("workspace " + escape(*workspace) + " would give the agent " +
-                (*workspace == "/" ? "the whole system" : "your whole home") + "; use a directory of the project");
+                (*workspace == "/" ? "the whole system" : "your whole home") +
+                "; use a directory of the project");
   }
   const std::string state = settle(state_dir);
   if (is_within(state, *workspace) || is_within(*workspace, state)) {
@@ -86,11 +90,13 @@ Result<Account> choose_account(const std::string& workspace) {
   out.uid = ::geteuid();
   out.gid = ::getegid();
   if (out.uid == 0) {
-    struct stat s{};
-    if (::stat(workspace.c_str(), &s) != 0) return fail_errno("workspace " + escape(workspace), errno);
+    struct stat s {};
+    if (::stat(workspace.c_str(), &s) != 0)
+      return fail_errno("workspace " + escape(workspace), errno);
     if (s.st_uid == 0) {
       return fail("workspace " + escape(workspace) +
-                  " belongs to root, and an agent never runs as root; chown it to the user it shall run as");
+                  " belongs to root, and an agent never runs as root; chown it to the user it "
+                  "shall run as");
     }
     out.uid = s.st_uid;
     out.gid = s.st_gid;
@@ -103,26 +109,29 @@ Result<Account> choose_account(const std::string& workspace) {
   if (found != nullptr) {
     if (out.drop) out.gid = found->pw_gid;
     out.name = found->pw_name;
-    struct stat s{};
+    struct stat s {};
     if (found->pw_dir[0] == '/' && found->pw_dir[1] != '\0' && ::stat(found->pw_dir, &s) == 0) {
       if (const auto real = real_path(found->pw_dir)) out.home = *real;
     }
   }
   if (out.name.empty()) out.name = "agent";
   // The home inside is an empty one; it must not hide the workspace's own directory or the system.
-  const bool usable = !out.home.empty() && !is_within(out.home, workspace) &&
-                      (is_within(out.home, "/home") || is_within(out.home, "/root") || is_within(out.home, "/var"));
+  const bool usable =
+      !out.home.empty() && !is_within(out.home, workspace) &&
+      (is_within(out.home, "/home") || is_within(out.home, "/root") || is_within(out.home, "/var"));
   if (!usable) out.home = kFallbackHome;
   return out;
 }
 
 Result<std::string> label_directory(const Account& account) {
-  if (account.drop || account.uid == 0) return fmt::format("/var/lib/certgate/labels/{}", account.uid);
+  if (account.drop || account.uid == 0)
+    return fmt::format("/var/lib/certgate/labels/{}", account.uid);
   // Of the user, not of --state: another state directory must find the same labels.
   const char* state = std::getenv("XDG_STATE_HOME");
   if (state != nullptr && state[0] == '/') return std::string(state) + "/certgate-labels";
   const char* home = std::getenv("HOME");
-  if (home == nullptr || home[0] != '/') return fail("HOME is not set; certgate keeps its labels below it");
+  if (home == nullptr || home[0] != '/')
+    return fail("HOME is not set; certgate keeps its labels below it");
   return std::string(home) + "/.local/state/certgate-labels";
 }
 
@@ -134,17 +143,19 @@ Result<kernel::Label> initial_label(const RunOptions& options) {
     CG_TRY(const kernel::Origin origin, kernel::Origin::parse(*options.stdin_origin));
     return label.join(kernel::Label::of({origin}));
   }
-  struct stat s{};
+  struct stat s {};
   if (::fstat(STDIN_FILENO, &s) != 0) return label;
   if (S_ISCHR(s.st_mode) && s.st_rdev == ::makedev(1, 3)) return label;
   if (::isatty(STDIN_FILENO)) return label.join(plain(kernel::OriginClass::kUser));
   return label.join(plain(kernel::OriginClass::kUnknown));
 }
 
-std::vector<std::string> environment(const Account& account, const CompiledPolicy& policy, const std::string& cwd) {
+std::vector<std::string> environment(const Account& account, const CompiledPolicy& policy,
+                                     const std::string& cwd) {
   std::vector<std::pair<std::string, std::string>> all;
   const auto set = [&](const std::string& name, const std::string& value) {
-    const auto it = std::find_if(all.begin(), all.end(), [&](const auto& v) { return v.first == name; });
+    const auto it =
+        std::find_if(all.begin(), all.end(), [&](const auto& v) { return v.first == name; });
     it == all.end() ? all.emplace_back(name, value), void() : void(it->second = value);
   };
   const auto pass = [&](const std::string& name) {
@@ -154,7 +165,8 @@ std::vector<std::string> environment(const Account& account, const CompiledPolic
   for (const char* name : kPassedVariables) pass(name);
   for (char** at = environ; *at != nullptr; ++at) {
     const std::string text = *at;
-    if (text.starts_with("LC_") && text.find('=') != std::string::npos) pass(text.substr(0, text.find('=')));
+    if (text.starts_with("LC_") && text.find('=') != std::string::npos)
+      pass(text.substr(0, text.find('=')));
   }
   for (const std::string& name : policy.env_pass) pass(name);
   set("HOME", account.home);
@@ -204,8 +216,8 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   plan.drop = account.drop;
   CG_TRY(plan.label_dir, label_directory(account));
   if (is_within(settle(plan.label_dir), workspace)) {
-    return fail("workspace " + escape(workspace) + " contains the label store " + escape(plan.label_dir) +
-                "; use a directory of the project");
+    return fail("workspace " + escape(workspace) + " contains the label store " +
+                escape(plan.label_dir) + "; use a directory of the project");
   }
   CG_TRY(const std::string file, find_policy(options.policy));
   CG_TRY(plan.policy, load_policy(file, {workspace, account.home}));

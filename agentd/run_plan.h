@@ -2,7 +2,8 @@
 //
 //   CG_TRY(RunPlan plan, make_run_plan(options));    // reads, checks, compiles; changes nothing
 //
-// Who the agent runs as: the caller, or, when that is root, the owner of the workspace; never uid 0.
+// Who the agent runs as: the caller, or, when that is root, the owner of the workspace; never uid
+// 0.
 #pragma once
 
 #include <sys/types.h>
@@ -20,8 +21,8 @@ namespace certgate::agentd {
 
 struct RunOptions {
   std::string policy = "default";
-  std::string workspace;                  // empty = the current directory
-  std::string state;                      // empty = the default state directory
+  std::string workspace;  // empty = the current directory
+  std::string state;      // empty = the default state directory
   std::optional<std::string> stdin_origin;
   bool json = false;
   std::vector<std::string> command;
@@ -30,12 +31,12 @@ struct RunOptions {
 struct RunPlan {
   uid_t uid = 0;
   gid_t gid = 0;
-  bool drop = false;                      // started by root: become uid first
+  bool drop = false;  // started by root: become uid first
   std::string state_dir, label_dir;
   CompiledPolicy policy;
   sandbox::Spec spec;
   kernel::Label initial;
-  std::string command_line;               // escaped
+  std::string command_line;  // escaped
 };
 
 Result<RunPlan> make_run_plan(const RunOptions& options);

@@ -1,4 +1,5 @@
-// A strict view of a TOML table: each key is taken once, what is left over is an error with its place.
+// A strict view of a TOML table: each key is taken once, what is left over is an error with its
+// place.
 //
 //   TableReader rule(file, table);
 //   std::string id;
@@ -45,7 +46,8 @@ class TableReader {
     if (node == nullptr) return false;
     const auto value = node->value_exact<std::string>();
     if (!value || value->size() > kMaxText) {
-      file_.complain(node->source(), std::string("'") + key + "' must be a string of at most 4096 bytes");
+      file_.complain(node->source(),
+                     std::string("'") + key + "' must be a string of at most 4096 bytes");
       return false;
     }
     out = *value;
@@ -76,7 +78,8 @@ class TableReader {
     if (node == nullptr) return false;
     const toml::array* array = node->as_array();
     if (array == nullptr || array->empty() || array->size() > kMaxItems) {
-      file_.complain(node->source(), std::string("'") + key + "' must be a list of lists of strings");
+      file_.complain(node->source(),
+                     std::string("'") + key + "' must be a list of lists of strings");
       return false;
     }
     for (const toml::node& item : *array) {
@@ -100,7 +103,8 @@ class TableReader {
       if (taken_.contains(std::string(key.str()))) continue;
       std::string known;
       for (const std::string& k : taken_) known += (known.empty() ? "" : ", ") + k;
-      file_.complain(key.source(), "unknown key '" + std::string(key.str()) + "' in " + what_ + "; known are: " + known);
+      file_.complain(key.source(), "unknown key '" + std::string(key.str()) + "' in " + what_ +
+                                       "; known are: " + known);
     }
   }
 
@@ -116,13 +120,15 @@ class TableReader {
   bool texts_of(const toml::node& node, const char* key, std::vector<std::string>& out) {
     const toml::array* array = node.as_array();
     if (array == nullptr || array->empty() || array->size() > kMaxItems) {
-      file_.complain(node.source(), std::string("'") + key + "' must be a list of strings that is not empty");
+      file_.complain(node.source(),
+                     std::string("'") + key + "' must be a list of strings that is not empty");
       return false;
     }
     for (const toml::node& item : *array) {
       const auto value = item.value_exact<std::string>();
       if (!value || value->size() > kMaxText) {
-        file_.complain(item.source(), std::string("'") + key + "' must hold strings of at most 4096 bytes");
+        file_.complain(item.source(),
+                       std::string("'") + key + "' must hold strings of at most 4096 bytes");
         return false;
       }
       out.push_back(*value);

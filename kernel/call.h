@@ -18,52 +18,53 @@ using Digest = std::array<uint8_t, 32>;  // SHA-256
 
 // Names a file version across runs and reboots. btime tells a reused inode number from the old one.
 struct FileIdentity {
-  uint64_t fsid = 0;      // file system id (statfs f_fsid, or the device number where that is 0)
+  uint64_t fsid = 0;  // file system id (statfs f_fsid, or the device number where that is 0)
   uint64_t ino = 0;
-  int64_t btime_ns = 0;   // birth time, 0 where the file system has none
+  int64_t btime_ns = 0;  // birth time, 0 where the file system has none
   auto operator<=>(const FileIdentity&) const = default;
 };
 
 enum class FileKind : uint8_t { kRegular, kDirectory, kFifo, kSocket, kDevice, kPipe, kOther };
 
-// An open. `path` is the object as resolved inside the sandbox (bytes), `asked` as the agent wrote it.
+// An open. `path` is the object as resolved inside the sandbox (bytes), `asked` as the agent wrote
+// it.
 struct OpenEffect {
   std::string path;
   FileKind kind = FileKind::kRegular;
-  FileIdentity file;      // for a creation: the parent directory
+  FileIdentity file;  // for a creation: the parent directory
   bool read = false;
-  bool write = false;     // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
-  bool create = false;    // the last component does not exist and will be made
-  bool inside = false;    // on a file system that lives and dies with the sandbox (/tmp, home, …)
-  uint64_t flags = 0;     // open flags as they will be performed
-  uint32_t mode = 0;      // creation mode after umask, 0 when nothing is created
+  bool write = false;   // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
+  bool create = false;  // the last component does not exist and will be made
+  bool inside = false;  // on a file system that lives and dies with the sandbox (/tmp, home, …)
+  uint64_t flags = 0;   // open flags as they will be performed
+  uint32_t mode = 0;    // creation mode after umask, 0 when nothing is created
 };
 
 // One file of an exec's chain: the named file, then script interpreters, then PT_INTERP.
 struct ExecImage {
-  std::string path;       // as resolved inside the sandbox
+  std::string path;  // as resolved inside the sandbox
   FileIdentity file;
   Digest sha256{};
-  bool inside = false;    // as for OpenEffect
+  bool inside = false;  // as for OpenEffect
   bool operator==(const ExecImage&) const = default;
 };
 
 struct ExecEffect {
-  std::vector<ExecImage> images;   // images[0] is the file that was named (a script or a binary)
-  std::vector<std::string> argv;   // as passed by the caller (before the kernel's script rewriting)
+  std::vector<ExecImage> images;  // images[0] is the file that was named (a script or a binary)
+  std::vector<std::string> argv;  // as passed by the caller (before the kernel's script rewriting)
   std::vector<std::string> env;
-  std::string cwd;                 // resolved inside the sandbox
+  std::string cwd;  // resolved inside the sandbox
 };
 
 enum class Transport : uint8_t { kTcp, kUdp, kUnix };
 
 struct ConnectEffect {
   Transport transport = Transport::kTcp;
-  std::string host;                     // name bound by our resolver, or the address as text
-  std::array<uint8_t, 16> address{};    // IPv6, or IPv4-mapped; zero for unix
+  std::string host;                   // name bound by our resolver, or the address as text
+  std::array<uint8_t, 16> address{};  // IPv6, or IPv4-mapped; zero for unix
   uint16_t port = 0;
-  std::string path;                     // unix: resolved inside; abstract names start with '@'
-  bool inside = false;                  // the peer can only be in the same sandbox
+  std::string path;     // unix: resolved inside; abstract names start with '@'
+  bool inside = false;  // the peer can only be in the same sandbox
 };
 
 }  // namespace certgate::kernel

@@ -1,6 +1,7 @@
 // Deterministic CBOR (RFC 8949 §4.2.1): the encoding of records, effects and canonical policies.
 // Subset: unsigned and negative integers, byte and text strings, arrays, maps with integer keys in
-// ascending order, booleans. Shortest form only, definite lengths only. The decoder refuses all else.
+// ascending order, booleans. Shortest form only, definite lengths only. The decoder refuses all
+// else.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ namespace certgate::kernel {
 size_t utf8_length(const uint8_t* data, size_t size);
 
 inline constexpr size_t kMaxCborHead = 9;
-// Writes an item head in its shortest form at `at` (room for kMaxCborHead); returns the byte after it.
+// Writes an item head in its shortest form at `at` (room for kMaxCborHead); returns the byte after
+// it.
 uint8_t* put_cbor_head(uint8_t* at, uint8_t major, uint64_t value);
 
 class CborWriter {
@@ -24,7 +26,7 @@ class CborWriter {
   void unsigned_int(uint64_t value);
   void integer(int64_t value);
   void bytes(const void* data, size_t size);
-  void text(std::string_view value);      // caller guarantees UTF-8; for untrusted bytes use bytes()
+  void text(std::string_view value);  // caller guarantees UTF-8; for untrusted bytes use bytes()
   void array(size_t count);
   void map(size_t count);
   void boolean(bool value);
@@ -44,7 +46,7 @@ class CborReader {
   Result<uint64_t> unsigned_int();
   Result<int64_t> integer();
   Result<std::string> bytes(size_t max);
-  Result<std::string> text(size_t max);   // checks UTF-8
+  Result<std::string> text(size_t max);  // checks UTF-8
   Result<size_t> array(size_t max);
   Result<size_t> map(size_t max);
   Result<bool> boolean();

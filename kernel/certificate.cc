@@ -14,11 +14,16 @@ struct ReasonRow {
   const char* text;
 };
 constexpr ReasonRow kReasons[] = {
-    {Reason::kUntrustedOrigin, "UNTRUSTED_ORIGIN"}, {Reason::kScopeMissing, "SCOPE_MISSING"},
-    {Reason::kForbidden, "FORBIDDEN"},              {Reason::kTokenExpired, "TOKEN_EXPIRED"},
-    {Reason::kTokenMissing, "TOKEN_MISSING"},       {Reason::kRuleExpired, "RULE_EXPIRED"},
-    {Reason::kBudgetExhausted, "BUDGET_EXHAUSTED"}, {Reason::kHeldWritable, "HELD_WRITABLE"},
-    {Reason::kConstraint, "CONSTRAINT_VIOLATION"},  {Reason::kInternal, "INTERNAL"},
+    {Reason::kUntrustedOrigin, "UNTRUSTED_ORIGIN"},
+    {Reason::kScopeMissing, "SCOPE_MISSING"},
+    {Reason::kForbidden, "FORBIDDEN"},
+    {Reason::kTokenExpired, "TOKEN_EXPIRED"},
+    {Reason::kTokenMissing, "TOKEN_MISSING"},
+    {Reason::kRuleExpired, "RULE_EXPIRED"},
+    {Reason::kBudgetExhausted, "BUDGET_EXHAUSTED"},
+    {Reason::kHeldWritable, "HELD_WRITABLE"},
+    {Reason::kConstraint, "CONSTRAINT_VIOLATION"},
+    {Reason::kInternal, "INTERNAL"},
 };
 
 // Domain separation: the first item of the encoding says which kind of effect follows.

@@ -1,8 +1,8 @@
 // Certificate: what lets one call happen. Refusal: the record that one call was not.
 //
-// Only decide() can make a Certificate (private constructor), it cannot be copied, and perform takes
-// it by value: one certificate, one effect. perform recomputes action_digest() from the objects it
-// pinned and refuses to act when that differs from `digest()`.
+// Only decide() can make a Certificate (private constructor), it cannot be copied, and perform
+// takes it by value: one certificate, one effect. perform recomputes action_digest() from the
+// objects it pinned and refuses to act when that differs from `digest()`.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,19 @@ namespace certgate::kernel {
 
 // Stable reason codes; the text of each is in reason_text() and never changes meaning.
 enum class Reason : uint8_t {
-  kUntrustedOrigin = 1,   // UNTRUSTED_ORIGIN: the label has an origin that the scope does not accept
-  kScopeMissing = 2,      // SCOPE_MISSING: no rule allows this call on this object
-  kForbidden = 3,         // FORBIDDEN: a forbid rule names this object
-  kTokenExpired = 4,      // TOKEN_EXPIRED
-  kTokenMissing = 5,      // TOKEN_MISSING: the token does not carry this verb, or not this policy
-  kRuleExpired = 6,       // RULE_EXPIRED: the rule's ttl is over
-  kBudgetExhausted = 7,   // BUDGET_EXHAUSTED: the rule's or the token's calls are used up
-  kHeldWritable = 8,      // HELD_WRITABLE: the label may not rise while a clean-only file is open for writing
-  kConstraint = 9,        // CONSTRAINT_VIOLATION: a form of call that is never performed
-  kInternal = 10,         // INTERNAL: our own failure; it is a refusal
+  kUntrustedOrigin = 1,  // UNTRUSTED_ORIGIN: the label has an origin that the scope does not accept
+  kScopeMissing = 2,     // SCOPE_MISSING: no rule allows this call on this object
+  kForbidden = 3,        // FORBIDDEN: a forbid rule names this object
+  kTokenExpired = 4,     // TOKEN_EXPIRED
+  kTokenMissing = 5,     // TOKEN_MISSING: the token does not carry this verb, or not this policy
+  kRuleExpired = 6,      // RULE_EXPIRED: the rule's ttl is over
+  kBudgetExhausted = 7,  // BUDGET_EXHAUSTED: the rule's or the token's calls are used up
+  kHeldWritable =
+      8,  // HELD_WRITABLE: the label may not rise while a clean-only file is open for writing
+  kConstraint = 9,  // CONSTRAINT_VIOLATION: a form of call that is never performed
+  kInternal = 10,   // INTERNAL: our own failure; it is a refusal
 };
-const char* reason_text(Reason reason);            // "UNTRUSTED_ORIGIN"
+const char* reason_text(Reason reason);  // "UNTRUSTED_ORIGIN"
 Result<Reason> parse_reason(std::string_view text);
 
 using Effects = std::variant<OpenEffect, ExecEffect, ConnectEffect>;
@@ -38,8 +39,8 @@ using Effects = std::variant<OpenEffect, ExecEffect, ConnectEffect>;
 Digest action_digest(const Effects& effect);
 
 struct RuleUse {
-  uint32_t rule = 0;                // index in the policy
-  uint64_t used = 0;                // calls so far, this one included
+  uint32_t rule = 0;  // index in the policy
+  uint64_t used = 0;  // calls so far, this one included
 };
 
 class Certificate {
@@ -50,11 +51,15 @@ class Certificate {
   Certificate& operator=(const Certificate&) = delete;
 
   const Digest& digest() const { return digest_; }
-  const std::vector<RuleUse>& rules() const { return rules_; }  // one per verb needed, in verb order
-  const Label& decision_label() const { return decision_; }     // what was judged
-  const Label& raised_to() const { return raised_; }            // sandbox label once performed
-  const Label& object_label() const { return object_; }         // label the object will carry (writes)
-  const std::vector<uint32_t>& shut() const { return shut_; }   // held connections to shut down first
+  const std::vector<RuleUse>& rules() const {
+    return rules_;
+  }                                                          // one per verb needed, in verb order
+  const Label& decision_label() const { return decision_; }  // what was judged
+  const Label& raised_to() const { return raised_; }         // sandbox label once performed
+  const Label& object_label() const { return object_; }      // label the object will carry (writes)
+  const std::vector<uint32_t>& shut() const {
+    return shut_;
+  }  // held connections to shut down first
   Durability durability() const { return durability_; }
 
  private:
@@ -69,11 +74,12 @@ class Certificate {
 
 struct Refusal {
   Reason reason = Reason::kInternal;
-  std::string rule;        // id of the rule whose predicate failed, empty for SCOPE_MISSING
-  std::string why;         // the rule's `why`, or what would help
-  Origin origin;           // UNTRUSTED_ORIGIN: the origin that broke it
-  std::string argument;    // which part carried it: "agent" (the sandbox's own label), "file", "held …"
-  Label decision;          // the label that was judged
+  std::string rule;  // id of the rule whose predicate failed, empty for SCOPE_MISSING
+  std::string why;   // the rule's `why`, or what would help
+  Origin origin;     // UNTRUSTED_ORIGIN: the origin that broke it
+  std::string
+      argument;    // which part carried it: "agent" (the sandbox's own label), "file", "held …"
+  Label decision;  // the label that was judged
 };
 
 }  // namespace certgate::kernel

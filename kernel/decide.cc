@@ -23,7 +23,8 @@ bool any_path(const Rule& rule, std::string_view path, bool inside) {
 
 bool any_argv(const Rule& rule, const std::vector<std::string>& argv) {
   if (rule.argvs.empty()) return true;
-  return std::any_of(rule.argvs.begin(), rule.argvs.end(), [&](const auto& p) { return argv_matches(p, argv); });
+  return std::any_of(rule.argvs.begin(), rule.argvs.end(),
+                     [&](const auto& p) { return argv_matches(p, argv); });
 }
 
 // What one rule is asked about: one verb on one part of the effect.
@@ -31,7 +32,7 @@ struct Question {
   Verb verb;
   const OpenEffect* open = nullptr;
   const ExecEffect* exec = nullptr;
-  size_t image = 0;                       // exec: which file of the chain
+  size_t image = 0;  // exec: which file of the chain
   const ConnectEffect* connect = nullptr;
 };
 
@@ -41,10 +42,12 @@ bool matches(const Rule& rule, const Question& q) {
   if (q.exec != nullptr) {
     // An interpreter is given its arguments by the kernel: its rule is about the file alone.
     const ExecImage& image = q.exec->images[q.image];
-    return any_path(rule, image.path, image.inside) && (q.image > 0 || any_argv(rule, q.exec->argv));
+    return any_path(rule, image.path, image.inside) &&
+           (q.image > 0 || any_argv(rule, q.exec->argv));
   }
   return std::any_of(rule.endpoints.begin(), rule.endpoints.end(), [&](const EndpointPattern& e) {
-    return q.connect->port >= e.port_first && q.connect->port <= e.port_last && e.host.matches(*q.connect);
+    return q.connect->port >= e.port_first && q.connect->port <= e.port_last &&
+           e.host.matches(*q.connect);
   });
 }
 
@@ -58,7 +61,8 @@ struct Found {
 // One decision in progress: what decide() knows besides its arguments.
 class Decision {
  public:
-  Decision(const Policy& policy, const Token& token, const State& state, const Call& call, const Instant& now)
+  Decision(const Policy& policy, const Token& token, const State& state, const Call& call,
+           const Instant& now)
       : policy_(policy), token_(token), state_(state), call_(call), now_(now) {}
 
   std::vector<Question> questions() const;
@@ -79,7 +83,7 @@ class Decision {
 std::vector<Question> Decision::questions() const {
   std::vector<Question> out;
   if (const auto* open = std::get_if<OpenEffect>(&call_.effect)) {
-    if (open->kind == FileKind::kPipe) return out;   // a stream the agent already holds
+    if (open->kind == FileKind::kPipe) return out;  // a stream the agent already holds
     if (open->read || !open->write) out.push_back({.verb = Verb::kRead, .open = open});
     if (open->write) out.push_back({.verb = Verb::kWrite, .open = open});
   } else if (const auto* exec = std::get_if<ExecEffect>(&call_.effect)) {
@@ -95,7 +99,8 @@ std::vector<Question> Decision::questions() const {
   return out;
 }
 
-Refusal Decision::refusal(Reason reason, const Rule* rule, const Label& judged, std::string why) const {
+Refusal Decision::refusal(Reason reason, const Rule* rule, const Label& judged,
+                          std::string why) const {
   Refusal out;
   out.reason = reason;
   if (rule != nullptr) {
@@ -118,15 +123,18 @@ Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
 
 const Refusal* Decision::token_refusal(Verb verb, Refusal& room) const {
   if (!has_verb(token_.verbs, verb)) {
-    room = refusal(Reason::kTokenMissing, nullptr, state_.label, "the run's token does not carry this verb");
+    room = refusal(Reason::kTokenMissing, nullptr, state_.label,
+                   "the run's token does not carry this verb");
     return &room;
   }
   if (now_.wall_ns >= token_.expires_ns || now_.wall_ns < token_.not_before_ns) {
-    room = refusal(Reason::kTokenExpired, nullptr, state_.label, "the run's token is outside its time; start a new run");
+    room = refusal(Reason::kTokenExpired, nullptr, state_.label,
+                   "the run's token is outside its time; start a new run");
     return &room;
   }
   if (token_.budget != 0 && state_.used_total >= token_.budget) {
-    room = refusal(Reason::kBudgetExhausted, nullptr, state_.label, "the run's token has no calls left");
+    room = refusal(Reason::kBudgetExhausted, nullptr, state_.label,
+                   "the run's token has no calls left");
     return &room;
   }
   return nullptr;
@@ -200,8 +208,9 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
         cert.shut_.push_back(static_cast<uint32_t>(i));
         continue;
       }
-      Refusal refusal = decision.refusal(Reason::kHeldWritable, &rule, cert.raised_,
-                                         held.object + " is open for writing where this origin may not write; close it first");
+      Refusal refusal = decision.refusal(
+          Reason::kHeldWritable, &rule, cert.raised_,
+          held.object + " is open for writing where this origin may not write; close it first");
       refusal.origin = *rejected;
       refusal.argument = "held " + held.object;
       return refusal;

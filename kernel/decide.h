@@ -10,8 +10,8 @@
 //   write    judged under P; the file's label becomes object ⊔ P (reported as object_label)
 //   exec     judged under P ⊔ object (object = join of all images' labels); then P := that
 //   connect  judged under P; then P := P ⊔ origin of the peer. An `inside` peer adds nothing and
-//            needs no rule. UDP connect sends nothing: judged like TCP only when `via` could be used,
-//            otherwise performed without joining (it cannot leave the sandbox).
+//            needs no rule. UDP connect sends nothing: judged like TCP only when `via` could be
+//            used, otherwise performed without joining (it cannot leave the sandbox).
 // A raise (P grows) is a transaction: a held writable file whose rule does not accept the new label
 // refuses the call (HELD_WRITABLE); held connections whose rule does not accept it are listed in
 // Certificate::shut and must be shut down before the call is answered.
@@ -31,27 +31,27 @@
 namespace certgate::kernel {
 
 struct Instant {
-  int64_t wall_ns = 0;      // CLOCK_REALTIME
-  int64_t run_ns = 0;       // CLOCK_BOOTTIME since the run started
+  int64_t wall_ns = 0;  // CLOCK_REALTIME
+  int64_t run_ns = 0;   // CLOCK_BOOTTIME since the run started
 };
 
 struct Held {
   enum class Kind : uint8_t { kWritableFile, kConnection } kind = Kind::kWritableFile;
-  uint32_t rule = 0;        // the rule that allowed it
-  std::string object;       // path or host:port, for the refusal
+  uint32_t rule = 0;   // the rule that allowed it
+  std::string object;  // path or host:port, for the refusal
 };
 
 // What the run has accumulated. Owned by the supervisor (under its session lock).
 struct State {
-  Label label;                        // of the sandbox
-  std::vector<uint64_t> used;         // calls per rule, parallel to Policy::rules
+  Label label;                 // of the sandbox
+  std::vector<uint64_t> used;  // calls per rule, parallel to Policy::rules
   uint64_t used_total = 0;
-  std::vector<Held> held;             // live handles, index = what Certificate::shut names
+  std::vector<Held> held;  // live handles, index = what Certificate::shut names
 };
 
 struct Call {
   Effects effect;
-  Label object;             // label of the file(s); for connect unused
+  Label object;  // label of the file(s); for connect unused
 };
 
 using Verdict = std::variant<Certificate, Refusal>;
@@ -74,7 +74,8 @@ class Decider {
   Token token_;
 };
 
-// Applies an allowed call to the state: label, counters. (Held handles are the supervisor's to keep.)
+// Applies an allowed call to the state: label, counters. (Held handles are the supervisor's to
+// keep.)
 void apply(State& state, const Certificate& certificate);
 
 }  // namespace certgate::kernel

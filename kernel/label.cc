@@ -25,8 +25,9 @@ const ClassRow& row(OriginClass cls) { return kClasses[static_cast<size_t>(cls)]
 
 bool detail_ok(std::string_view detail) {
   if (detail.empty() || detail.size() > kMaxOriginDetail) return false;
-  return std::all_of(detail.begin(), detail.end(),
-                     [](char c) { return c > 0x20 && c < 0x7f && c != ',' && c != '"' && c != '\\'; });
+  return std::all_of(detail.begin(), detail.end(), [](char c) {
+    return c > 0x20 && c < 0x7f && c != ',' && c != '"' && c != '\\';
+  });
 }
 
 // Sorted, unique, without what a "class:*" of the same set already says, within the size limit.
@@ -67,17 +68,23 @@ Result<Origin> Origin::parse(std::string_view text) {
   for (const ClassRow& c : kClasses) {
     if (c.name != name) continue;
     if (!c.detailed) {
-      if (colon != std::string_view::npos) return fail("origin '" + std::string(name) + "' takes no detail");
+      if (colon != std::string_view::npos)
+        return fail("origin '" + std::string(name) + "' takes no detail");
       return Origin{c.cls, ""};
     }
     if (colon == std::string_view::npos) {
-      return fail("origin '" + std::string(name) + "' needs a detail, such as '" + std::string(name) + ":*'");
+      return fail("origin '" + std::string(name) + "' needs a detail, such as '" +
+                  std::string(name) + ":*'");
     }
     const std::string_view detail = text.substr(colon + 1);
-    if (!detail_ok(detail)) return fail("origin '" + std::string(name) + ":…' has a detail that is empty, too long or not plain");
+    if (!detail_ok(detail))
+      return fail("origin '" + std::string(name) +
+                  ":…' has a detail that is empty, too long or not plain");
     return Origin{c.cls, std::string(detail)};
   }
-  return fail("no such origin: it is one of operator, user, policy, model, tool, unknown, agent:…, file:…, web:…");
+  return fail(
+      "no such origin: it is one of operator, user, policy, model, tool, unknown, agent:…, file:…, "
+      "web:…");
 }
 
 std::string Origin::text() const {
@@ -98,7 +105,8 @@ Label Label::of(std::vector<Origin> origins) {
   Label out;
   auto normal = normalise(std::move(origins));
   for (const Origin& o : normal) out.mask_ |= bit(o.cls);
-  if (!normal.empty()) out.origins_ = std::make_shared<const std::vector<Origin>>(std::move(normal));
+  if (!normal.empty())
+    out.origins_ = std::make_shared<const std::vector<Origin>>(std::move(normal));
   return out;
 }
 
@@ -123,8 +131,9 @@ bool Label::covers(const Label& other) const {
   if (other.mask_ & ~mask_) return false;
   if (other.origins_ == origins_) return true;
   return std::all_of(other.origins().begin(), other.origins().end(), [this](const Origin& o) {
-    return std::any_of(origins().begin(), origins().end(),
-                       [&](const Origin& mine) { return mine == o || (mine.cls == o.cls && mine.detail == "*"); });
+    return std::any_of(origins().begin(), origins().end(), [&](const Origin& mine) {
+      return mine == o || (mine.cls == o.cls && mine.detail == "*");
+    });
   });
 }
 

@@ -26,12 +26,23 @@ namespace certgate::kernel {
 inline constexpr size_t kMaxOrigins = 32;
 inline constexpr size_t kMaxOriginDetail = 255;  // bytes: a DNS name is at most 253
 
-enum class OriginClass : uint8_t { kOperator, kUser, kPolicy, kModel, kTool, kAgent, kFile, kWeb, kUnknown };
+enum class OriginClass : uint8_t {
+  kOperator,
+  kUser,
+  kPolicy,
+  kModel,
+  kTool,
+  kAgent,
+  kFile,
+  kWeb,
+  kUnknown
+};
 inline constexpr size_t kOriginClasses = 9;
 
 struct Origin {
   OriginClass cls = OriginClass::kUnknown;
-  std::string detail;  // host, zone or agent id; "*" = any of the class; empty for the plain classes
+  std::string
+      detail;  // host, zone or agent id; "*" = any of the class; empty for the plain classes
 
   static Result<Origin> parse(std::string_view text);
   std::string text() const;
@@ -40,18 +51,19 @@ struct Origin {
 
 class Label {
  public:
-  Label() = default;                       // bottom: nothing has influenced it
+  Label() = default;  // bottom: nothing has influenced it
   static Label of(std::vector<Origin> origins);
-  static Label unknown();                  // {unknown}: what a thing without a label has
+  static Label unknown();                             // {unknown}: what a thing without a label has
   static Result<Label> parse(std::string_view text);  // "operator,user,web:a.test"; "" = bottom
 
-  Label join(const Label& other) const;    // least upper bound; returns *this unchanged if it covers other
-  bool covers(const Label& other) const;   // other ⊆ *this ("web:*" covers "web:a")
+  Label join(
+      const Label& other) const;  // least upper bound; returns *this unchanged if it covers other
+  bool covers(const Label& other) const;  // other ⊆ *this ("web:*" covers "web:a")
   bool operator==(const Label& other) const;
   bool empty() const { return mask_ == 0; }
-  uint32_t mask() const { return mask_; }  // bit per OriginClass present
+  uint32_t mask() const { return mask_; }      // bit per OriginClass present
   const std::vector<Origin>& origins() const;  // sorted, unique
-  std::string text() const;                // canonical: sorted, comma-separated
+  std::string text() const;                    // canonical: sorted, comma-separated
 
  private:
   uint32_t mask_ = 0;
@@ -61,7 +73,7 @@ class Label {
 // The origins that a scope accepts, as a rule states them.
 class AcceptSet {
  public:
-  AcceptSet() = default;                   // accepts only bottom
+  AcceptSet() = default;  // accepts only bottom
   static Result<AcceptSet> parse(const std::vector<std::string>& patterns);
   bool accepts(const Label& label) const;
   // The first origin of `label` that is not accepted (what a refusal names), or nullptr.
@@ -69,8 +81,8 @@ class AcceptSet {
   std::vector<std::string> texts() const;  // canonical, for the policy digest and for people
 
  private:
-  uint32_t whole_ = 0;                     // classes accepted whole
-  std::vector<Origin> some_;               // single origins, sorted
+  uint32_t whole_ = 0;        // classes accepted whole
+  std::vector<Origin> some_;  // single origins, sorted
 };
 
 }  // namespace certgate::kernel

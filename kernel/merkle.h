@@ -16,7 +16,7 @@ namespace certgate::kernel {
 Digest sha256(const void* data, size_t size);
 Digest leaf_hash(const void* data, size_t size);
 Digest node_hash(const Digest& left, const Digest& right);
-Digest empty_root();                                  // SHA-256 of ""
+Digest empty_root();  // SHA-256 of ""
 
 class CompactRange {
  public:
@@ -30,7 +30,7 @@ class CompactRange {
 
  private:
   uint64_t size_ = 0;
-  std::vector<Digest> peaks_;   // largest subtree first
+  std::vector<Digest> peaks_;  // largest subtree first
 };
 
 // RFC 9162 §2.1.3.2 and §2.1.4.2: checks of inclusion and consistency proofs.

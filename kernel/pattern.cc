@@ -15,7 +15,8 @@ bool glob_matches(std::string_view pattern, std::string_view text, bool componen
     if (p < pattern.size() && pattern[p] == '*') {
       star = p++;
       resume = t;
-    } else if (p < pattern.size() && (pattern[p] == text[t] || (pattern[p] == '?' && !(components && text[t] == '/')))) {
+    } else if (p < pattern.size() &&
+               (pattern[p] == text[t] || (pattern[p] == '?' && !(components && text[t] == '/')))) {
       ++p;
       ++t;
     } else if (star != std::string_view::npos && !(components && text[resume] == '/')) {
@@ -34,7 +35,8 @@ bool components_match(std::string_view pattern, std::string_view path) {
   while (!pattern.empty()) {
     const size_t end = pattern.find('/', 1);
     const std::string_view head = pattern.substr(0, end);
-    const std::string_view rest = end == std::string_view::npos ? std::string_view() : pattern.substr(end);
+    const std::string_view rest =
+        end == std::string_view::npos ? std::string_view() : pattern.substr(end);
     if (head == "/**") {
       if (rest.empty()) return true;
       for (std::string_view left = path;;) {
@@ -66,7 +68,9 @@ bool parse_ipv4(std::string_view text, std::array<uint8_t, 16>& out) {
     const size_t dot = text.find('.');
     const std::string_view part = text.substr(0, dot);
     unsigned value = 0;
-    if (part.empty() || part.size() > 3 || (part.size() > 1 && part[0] == '0') || !parse_number(part, 255, value)) return false;
+    if (part.empty() || part.size() > 3 || (part.size() > 1 && part[0] == '0') ||
+        !parse_number(part, 255, value))
+      return false;
     out[12 + i] = static_cast<uint8_t>(value);
     if ((dot == std::string_view::npos) != (i == 3)) return false;
     if (i < 3) text.remove_prefix(dot + 1);
@@ -87,7 +91,9 @@ bool parse_ipv6(std::string_view text, std::array<uint8_t, 16>& out) {
     const std::string_view part = text.substr(0, colon);
     unsigned value = 0;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value, 16);
-    if (part.empty() || part.size() > 4 || error != std::errc() || end != part.data() + part.size() || count == 8) return false;
+    if (part.empty() || part.size() > 4 || error != std::errc() ||
+        end != part.data() + part.size() || count == 8)
+      return false;
     groups[count++] = static_cast<uint16_t>(value);
     if (colon == std::string_view::npos) break;
     text.remove_prefix(colon + 1);
@@ -103,7 +109,8 @@ bool parse_ipv6(std::string_view text, std::array<uint8_t, 16>& out) {
   if (gap != 9) {
     const size_t tail = count - gap;
     for (size_t i = 0; i < tail; ++i) groups[7 - i] = groups[count - 1 - i];
-    std::fill(groups.begin() + static_cast<std::ptrdiff_t>(gap), groups.begin() + static_cast<std::ptrdiff_t>(8 - tail), uint16_t{0});
+    std::fill(groups.begin() + static_cast<std::ptrdiff_t>(gap),
+              groups.begin() + static_cast<std::ptrdiff_t>(8 - tail), uint16_t{0});
   }
   for (size_t i = 0; i < 8; ++i) {
     out[2 * i] = static_cast<uint8_t>(groups[i] >> 8);
@@ -128,14 +135,16 @@ Result<PathPattern> PathPattern::parse(std::string_view text) {
     out.shape_ = Shape::kPrivate;
     return out;
   }
-  if (text.empty() || text[0] != '/') return fail("path pattern '" + std::string(text) + "' is not absolute");
+  if (text.empty() || text[0] != '/')
+    return fail("path pattern '" + std::string(text) + "' is not absolute");
   if (text.size() > kMaxPatternBytes) return fail("path pattern longer than 4096 bytes");
   for (size_t at = 0; at < text.size();) {
     size_t end = text.find('/', at + 1);
     if (end == std::string_view::npos) end = text.size();
     const std::string_view part = text.substr(at + 1, end - at - 1);
     if ((part.empty() && text.size() > 1) || part == "." || part == "..") {
-      return fail("path pattern '" + std::string(text) + "' has an empty, '.' or '..' component; patterns match resolved paths");
+      return fail("path pattern '" + std::string(text) +
+                  "' has an empty, '.' or '..' component; patterns match resolved paths");
     }
     if (part != "**" && part.find("**") != std::string_view::npos) {
       return fail("path pattern '" + std::string(text) + "': '**' must be a whole component");
@@ -185,7 +194,8 @@ Result<HostPattern> HostPattern::parse(std::string_view text) {
   HostPattern out;
   out.text = text;
   std::string_view host = text;
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']')
+    host = host.substr(1, host.size() - 2);
   const size_t slash = host.find('/');
   const std::string_view address = host.substr(0, slash);
   const bool v4 = parse_ipv4(address, out.address);
@@ -193,7 +203,8 @@ Result<HostPattern> HostPattern::parse(std::string_view text) {
     out.is_address = true;
     unsigned bits = v4 ? 32 : 128;
     if (slash != std::string_view::npos && !parse_number(host.substr(slash + 1), bits, bits)) {
-      return fail("host pattern '" + std::string(text) + "': the prefix length is not a number in range");
+      return fail("host pattern '" + std::string(text) +
+                  "': the prefix length is not a number in range");
     }
     out.prefix_bits = static_cast<uint8_t>(v4 ? 96 + bits : bits);
     return out;
@@ -203,7 +214,8 @@ Result<HostPattern> HostPattern::parse(std::string_view text) {
     host.remove_prefix(2);
   }
   if (!name_ok(host)) {
-    return fail("host pattern '" + std::string(text) + "' is neither a lower-case name, '*.name', an address nor a CIDR block");
+    return fail("host pattern '" + std::string(text) +
+                "' is neither a lower-case name, '*.name', an address nor a CIDR block");
   }
   out.text = (out.subdomains ? "*." : "") + std::string(host);
   return out;
@@ -212,7 +224,7 @@ Result<HostPattern> HostPattern::parse(std::string_view text) {
 bool HostPattern::could_match_name(std::string_view name) const {
   if (is_address) return false;
   if (!subdomains) return name == text;
-  const std::string_view suffix = std::string_view(text).substr(1);   // ".a.test"
+  const std::string_view suffix = std::string_view(text).substr(1);  // ".a.test"
   return name.size() > suffix.size() && name.ends_with(suffix);
 }
 

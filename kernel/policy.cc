@@ -54,14 +54,20 @@ Status validate_rule(const Rule& rule) {
   if (rule.id.empty()) return fail("a rule without an id");
   if (rule.why.empty()) return fail(name + " does not say why");
   if (rule.verbs.empty()) return fail(name + " names no verb");
-  const bool path_verb = has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
+  const bool path_verb =
+      has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
   if (path_verb && rule.paths.empty()) return fail(name + " needs paths for exec, read or write");
-  if (has(rule, Verb::kConnect) && rule.endpoints.empty()) return fail(name + " needs endpoints for connect");
-  if (!path_verb && !rule.paths.empty()) return fail(name + " has paths but no exec, read or write");
-  if (!has(rule, Verb::kConnect) && !rule.endpoints.empty()) return fail(name + " has endpoints but no connect");
+  if (has(rule, Verb::kConnect) && rule.endpoints.empty())
+    return fail(name + " needs endpoints for connect");
+  if (!path_verb && !rule.paths.empty())
+    return fail(name + " has paths but no exec, read or write");
+  if (!has(rule, Verb::kConnect) && !rule.endpoints.empty())
+    return fail(name + " has endpoints but no connect");
   if (!has(rule, Verb::kExec) && !rule.argvs.empty()) return fail(name + " has argv but no exec");
-  if (rule.origin && !has(rule, Verb::kConnect)) return fail(name + " has an origin but no connect");
-  if (rule.ttl_ns == 0u || rule.budget == 0u) return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
+  if (rule.origin && !has(rule, Verb::kConnect))
+    return fail(name + " has an origin but no connect");
+  if (rule.ttl_ns == 0u || rule.budget == 0u)
+    return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
   return ok();
 }
 
@@ -98,12 +104,14 @@ Label Policy::zone_label(std::string_view path) const {
 }
 
 const Rule* Policy::find(std::string_view id) const {
-  const auto it = std::find_if(rules.begin(), rules.end(), [&](const Rule& r) { return r.id == id; });
+  const auto it =
+      std::find_if(rules.begin(), rules.end(), [&](const Rule& r) { return r.id == id; });
   return it != rules.end() ? &*it : nullptr;
 }
 
 Status validate(const Policy& policy) {
-  if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules) return fail("more than 20,000 rules or zones");
+  if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules)
+    return fail("more than 20,000 rules or zones");
   std::set<std::string_view> ids;
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate_rule(rule));

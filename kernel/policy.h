@@ -11,7 +11,8 @@
 // Path patterns (absolute, resolved paths inside the sandbox):
 //   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
 //   /a/*.c          '*' and '?' stay within one component      **  as a whole component only
-//   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …), wherever
+//   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …),
+//   wherever
 //                   that is: a workspace below /tmp or home is not part of it
 // Argv patterns: one pattern per argument; "*" inside an argument matches any bytes of it;
 //   a last element "**" matches any number of further arguments (also none).
@@ -59,10 +60,10 @@ struct HostPattern {
   bool matches(const ConnectEffect& effect) const;
   bool could_match_name(std::string_view name) const;  // for the resolver
   std::string text;
-  bool subdomains = false;                 // "*.a.test"
+  bool subdomains = false;  // "*.a.test"
   bool is_address = false;
   std::array<uint8_t, 16> address{};
-  uint8_t prefix_bits = 0;                 // of 128
+  uint8_t prefix_bits = 0;  // of 128
 };
 
 struct EndpointPattern {
@@ -73,19 +74,19 @@ struct EndpointPattern {
 };
 
 struct Rule {
-  std::string id;                          // unique in the policy
-  std::string why;                         // one sentence, shown in refusals and explanations
+  std::string id;   // unique in the policy
+  std::string why;  // one sentence, shown in refusals and explanations
   Effect effect = Effect::kAllow;
-  std::vector<Verb> verbs;                 // exec | read | write | connect
-  std::vector<PathPattern> paths;          // exec, read, write
+  std::vector<Verb> verbs;                      // exec | read | write | connect
+  std::vector<PathPattern> paths;               // exec, read, write
   std::vector<std::vector<std::string>> argvs;  // exec: any of these, empty = any argv
-  std::vector<EndpointPattern> endpoints;  // connect (tcp, udp)
-  AcceptSet accept;                        // origins this scope accepts; unused for forbid
-  std::optional<Origin> origin;            // connect: what the peer's bytes are, else web:<host>
-  std::optional<uint64_t> ttl_ns;          // valid this long from the start of the run
-  std::optional<uint64_t> budget;          // calls per run
+  std::vector<EndpointPattern> endpoints;       // connect (tcp, udp)
+  AcceptSet accept;                             // origins this scope accepts; unused for forbid
+  std::optional<Origin> origin;    // connect: what the peer's bytes are, else web:<host>
+  std::optional<uint64_t> ttl_ns;  // valid this long from the start of the run
+  std::optional<uint64_t> budget;  // calls per run
   Durability durability = Durability::kOrdered;
-  std::string source;                      // "file:line" it came from; not part of the digest
+  std::string source;  // "file:line" it came from; not part of the digest
 };
 
 // Origin of files without a label of their own. The longest matching pattern wins.

@@ -22,11 +22,10 @@
 //   19  digest     bytes  32: action digest (certificate) or policy digest (start)
 //   20  ino        uint   inode of the object
 //   21  sha256     bytes  32: content of the executable
-//   22  argv       array of bytes  exec: arguments, at most kMaxRecordArgs, each cut at kMaxRecordArgBytes
-//   23  ref        uint   outcome: seq of the certificate it reports on
-//   24  errno      uint   outcome or refusal: errno the agent saw
-//   25  grade      text   evidence grade: "emulated", "exec-proved", "killed:proof"
-//   26  count      uint   stop/gap: how many (see kind)
+//   22  argv       array of bytes  exec: arguments, at most kMaxRecordArgs, each cut at
+//   kMaxRecordArgBytes 23  ref        uint   outcome: seq of the certificate it reports on 24 errno
+//   uint   outcome or refusal: errno the agent saw 25  grade      text   evidence grade:
+//   "emulated", "exec-proved", "killed:proof" 26  count      uint   stop/gap: how many (see kind)
 #pragma once
 
 #include <cstdint>
@@ -38,21 +37,21 @@
 
 namespace certgate::kernel {
 
-inline constexpr size_t kMaxRecordBytes = 65535;   // tlog-tiles entries are uint16-prefixed
+inline constexpr size_t kMaxRecordBytes = 65535;  // tlog-tiles entries are uint16-prefixed
 inline constexpr size_t kMaxRecordArgs = 64;
 inline constexpr size_t kMaxRecordArgBytes = 256;
 inline constexpr size_t kMaxRecordObjectBytes = 8192;
 
 enum class RecordKind : uint8_t {
-  kStart = 1,        // a run began: object = command line, digest = policy digest
+  kStart = 1,  // a run began: object = command line, digest = policy digest
   kCertificate = 2,
   kRefusal = 3,
-  kOutcome = 4,      // what came of a certificate: errno, grade; ref = its seq
-  kToken = 5,        // a token was made: token id, object = its DSSE envelope
-  kStop = 6,         // a run ended: count = last seq before it, errno = exit status
-  kGap = 7,          // records of a run may be missing: count = bytes that could not be read
+  kOutcome = 4,  // what came of a certificate: errno, grade; ref = its seq
+  kToken = 5,    // a token was made: token id, object = its DSSE envelope
+  kStop = 6,     // a run ended: count = last seq before it, errno = exit status
+  kGap = 7,      // records of a run may be missing: count = bytes that could not be read
 };
-const char* record_kind_text(RecordKind kind);     // "start", "certificate", …
+const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 
 struct Record {
   RecordKind kind = RecordKind::kRefusal;
@@ -62,19 +61,19 @@ struct Record {
   int64_t boot_ns = 0;
   uint32_t pid = 0;
   std::string call;
-  uint8_t verb = 0;              // Verb + 1, 0 = none
+  uint8_t verb = 0;  // Verb + 1, 0 = none
   std::string object, asked;
   std::string rule, reason, token, origins, raised, culprit, argument, why;
-  std::vector<uint8_t> digest;   // empty or 32 bytes
+  std::vector<uint8_t> digest;  // empty or 32 bytes
   uint64_t ino = 0;
-  std::vector<uint8_t> sha256;   // empty or 32 bytes
+  std::vector<uint8_t> sha256;  // empty or 32 bytes
   std::vector<std::string> argv;
   uint64_t ref = 0;
-  uint32_t error = 0;            // errno
+  uint32_t error = 0;  // errno
   std::string grade;
   uint64_t count = 0;
 
-  std::string id() const;        // "<run>-<seq>"
+  std::string id() const;  // "<run>-<seq>"
   bool operator==(const Record&) const = default;
 };
 

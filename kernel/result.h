@@ -64,13 +64,13 @@ inline Status ok() { return Status(Unit{}); }
 #define CG_CONCAT(a, b) CG_CONCAT_(a, b)
 // Declares `decl` from the value of a Result, or returns its error from this function.
 #define CG_TRY(decl, ...) CG_TRY_(CG_CONCAT(cg_result_, __COUNTER__), decl, __VA_ARGS__)
-#define CG_TRY_(tmp, decl, ...)                   \
-  auto tmp = (__VA_ARGS__);                       \
+#define CG_TRY_(tmp, decl, ...)                    \
+  auto tmp = (__VA_ARGS__);                        \
   if (!tmp) return ::certgate::Error(tmp.error()); \
   decl = std::move(tmp).value()
 // Returns the error of a Status (or of a Result whose value is not needed) from this function.
-#define CG_CHECK(...)                                              \
-  do {                                                             \
-    auto cg_status = (__VA_ARGS__);                                \
-    if (!cg_status) return ::certgate::Error(cg_status.error());   \
+#define CG_CHECK(...)                                            \
+  do {                                                           \
+    auto cg_status = (__VA_ARGS__);                              \
+    if (!cg_status) return ::certgate::Error(cg_status.error()); \
   } while (false)

@@ -32,7 +32,8 @@ std::string base64(std::string_view bytes) {
   std::string out(4 * ((bytes.size() + 2) / 3) + 1, '\0');
   // NOLINTNEXTLINE: OpenSSL speaks unsigned char
   const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
+                                reinterpret_cast<const unsigned char*>(bytes.data()),
+                                static_cast<int>(bytes.size()));
   out.resize(static_cast<size_t>(n));
   return out;
 }
@@ -43,7 +44,8 @@ Result<std::string> unbase64(std::string_view text) {
   std::string out(text.size() / 4 * 3, '\0');
   // NOLINTNEXTLINE: OpenSSL speaks unsigned char
   const int n = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+                                reinterpret_cast<const unsigned char*>(text.data()),
+                                static_cast<int>(text.size()));
   if (n < 0) return fail("not base64");
   const size_t pad = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
   out.resize(static_cast<size_t>(n) - pad);
@@ -62,7 +64,8 @@ class Scan {
   }
   Result<std::string> text() {
     const size_t end = left_.find('"');
-    if (end == std::string_view::npos || !plain(left_.substr(0, end))) return fail("token: a string that is not plain");
+    if (end == std::string_view::npos || !plain(left_.substr(0, end)))
+      return fail("token: a string that is not plain");
     const std::string out(left_.substr(0, end));
     left_.remove_prefix(end);
     return out;
@@ -79,7 +82,8 @@ class Scan {
     T value = 0;
     const auto [end, error] = std::from_chars(left_.data(), left_.data() + left_.size(), value);
     const auto size = static_cast<size_t>(end - left_.data());
-    if (error != std::errc() || std::to_string(value) != left_.substr(0, size)) return fail("token: a number that is not canonical");
+    if (error != std::errc() || std::to_string(value) != left_.substr(0, size))
+      return fail("token: a number that is not canonical");
     left_.remove_prefix(size);
     return value;
   }
@@ -98,8 +102,10 @@ Result<Digest> unhex(std::string_view text) {
   Digest out{};
   if (text.size() != 2 * out.size()) return fail("token: a digest of a wrong length");
   for (size_t i = 0; i < out.size(); ++i) {
-    const auto [end, error] = std::from_chars(text.data() + 2 * i, text.data() + 2 * i + 2, out[i], 16);
-    if (error != std::errc() || end != text.data() + 2 * i + 2) return fail("token: a digest that is not hex");
+    const auto [end, error] =
+        std::from_chars(text.data() + 2 * i, text.data() + 2 * i + 2, out[i], 16);
+    if (error != std::errc() || end != text.data() + 2 * i + 2)
+      return fail("token: a digest that is not hex");
   }
   if (hex(out) != text) return fail("token: a digest that is not lower-case hex");
   return out;
@@ -141,23 +147,28 @@ Result<Token> parse_payload(std::string_view payload) {
   return t;
 }
 
-bool signature_holds(std::string_view message, std::string_view signature, const std::array<uint8_t, 32>& key) {
+bool signature_holds(std::string_view message, std::string_view signature,
+                     const std::array<uint8_t, 32>& key) {
   const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> pkey(
-      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, key.data(), key.size()), EVP_PKEY_free);
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, key.data(), key.size()),
+      EVP_PKEY_free);
   const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> ctx(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  if (!pkey || !ctx || EVP_DigestVerifyInit(ctx.get(), nullptr, nullptr, nullptr, pkey.get()) != 1) return false;
+  if (!pkey || !ctx || EVP_DigestVerifyInit(ctx.get(), nullptr, nullptr, nullptr, pkey.get()) != 1)
+    return false;
   // NOLINTNEXTLINE: OpenSSL speaks unsigned char
-  return EVP_DigestVerify(ctx.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
-                          reinterpret_cast<const unsigned char*>(message.data()), message.size()) == 1;
+  return EVP_DigestVerify(ctx.get(), reinterpret_cast<const unsigned char*>(signature.data()),
+                          signature.size(), reinterpret_cast<const unsigned char*>(message.data()),
+                          message.size()) == 1;
 }
 
 }  // namespace
 
 std::string Token::payload() const {
-  std::string out = "{\"budget\":" + std::to_string(budget) + ",\"epoch\":" + std::to_string(epoch) +
-                    ",\"exp\":" + std::to_string(expires_ns) + ",\"holder\":\"" + holder + "\",\"id\":\"" + id +
-                    "\",\"iss\":\"" + issuer + "\",\"nbf\":" + std::to_string(not_before_ns) + ",\"policy\":\"" +
-                    hex(policy) + "\",\"verbs\":[";
+  std::string out =
+      "{\"budget\":" + std::to_string(budget) + ",\"epoch\":" + std::to_string(epoch) +
+      ",\"exp\":" + std::to_string(expires_ns) + ",\"holder\":\"" + holder + "\",\"id\":\"" + id +
+      "\",\"iss\":\"" + issuer + "\",\"nbf\":" + std::to_string(not_before_ns) + ",\"policy\":\"" +
+      hex(policy) + "\",\"verbs\":[";
   std::vector<Verb> sorted = verbs;
   std::sort(sorted.begin(), sorted.end());
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
@@ -175,8 +186,8 @@ std::string dsse_pae(std::string_view payload_type, std::string_view payload) {
   return out;
 }
 
-std::string dsse_envelope(std::string_view payload_type, std::string_view payload, std::string_view key_name,
-                          const std::vector<uint8_t>& signature) {
+std::string dsse_envelope(std::string_view payload_type, std::string_view payload,
+                          std::string_view key_name, const std::vector<uint8_t>& signature) {
   const std::string raw(signature.begin(), signature.end());
   std::string out = "{\"payload\":\"" + base64(payload) + "\",\"payloadType\":\"";
   out += payload_type;

@@ -19,15 +19,15 @@ namespace certgate::kernel {
 inline constexpr std::string_view kTokenPayloadType = "application/vnd.certgate.token.v1+json";
 
 struct Token {
-  std::string id;               // 16 lower-case hex digits
-  std::string holder;           // run id of the agent it was made for
-  std::string issuer;           // key name of the authority
+  std::string id;      // 16 lower-case hex digits
+  std::string holder;  // run id of the agent it was made for
+  std::string issuer;  // key name of the authority
   uint64_t epoch = 1;
-  int64_t not_before_ns = 0;    // CLOCK_REALTIME
-  int64_t expires_ns = 0;       // CLOCK_REALTIME
-  uint64_t budget = 0;          // calls in this run, over all rules; 0 = no limit
-  std::vector<Verb> verbs;      // what it is for; sorted, unique
-  Digest policy{};              // the only policy under which it is valid
+  int64_t not_before_ns = 0;  // CLOCK_REALTIME
+  int64_t expires_ns = 0;     // CLOCK_REALTIME
+  uint64_t budget = 0;        // calls in this run, over all rules; 0 = no limit
+  std::vector<Verb> verbs;    // what it is for; sorted, unique
+  Digest policy{};            // the only policy under which it is valid
 
   // The JSON payload that is signed (canonical).
   std::string payload() const;

@@ -13,7 +13,7 @@
 namespace certgate::sandbox {
 namespace {
 
-constexpr uint64_t kSyncWakeUp = 1;   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+constexpr uint64_t kSyncWakeUp = 1;  // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 
 bool respond(int fd, uint64_t id, int64_t value, int error, uint32_t flags) {
   seccomp_notif_resp response{};
@@ -67,9 +67,7 @@ bool Listener::answer(uint64_t id, int64_t value) const {
   return respond(fd_.get(), id, value, 0, 0);
 }
 
-bool Listener::refuse(uint64_t id, int error) const {
-  return respond(fd_.get(), id, 0, error, 0);
-}
+bool Listener::refuse(uint64_t id, int error) const { return respond(fd_.get(), id, 0, error, 0); }
 
 bool Listener::proceed_to_exec(uint64_t id) const {
   return respond(fd_.get(), id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);

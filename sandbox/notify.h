@@ -8,8 +8,8 @@
 //     listener.inject(call->id, fd, flags);           // or answer(id, value), or refuse(id, errno)
 //   }
 //
-// Every function is thread-safe: the kernel serialises on the notification id. ENOENT from an answer
-// means that the caller died meanwhile; it is reported as false, not as an error.
+// Every function is thread-safe: the kernel serialises on the notification id. ENOENT from an
+// answer means that the caller died meanwhile; it is reported as false, not as an error.
 #pragma once
 
 #include <linux/seccomp.h>
@@ -23,7 +23,7 @@ namespace certgate::sandbox {
 
 struct TrappedCall {
   uint64_t id = 0;
-  int tid = 0;             // thread id in our pid namespace
+  int tid = 0;  // thread id in our pid namespace
   int nr = 0;
   uint64_t args[6] = {};
 };
@@ -42,9 +42,10 @@ class Listener {
   Result<TrappedCall> receive() const;
 
   bool valid(uint64_t id) const;
-  bool answer(uint64_t id, int64_t value) const;   // the call returns `value`
-  bool refuse(uint64_t id, int error) const;       // the call returns -1 with errno `error`
-  // Only for exec, whose effect is proved at PTRACE_EVENT_EXEC: the kernel performs the call itself.
+  bool answer(uint64_t id, int64_t value) const;  // the call returns `value`
+  bool refuse(uint64_t id, int error) const;      // the call returns -1 with errno `error`
+  // Only for exec, whose effect is proved at PTRACE_EVENT_EXEC: the kernel performs the call
+  // itself.
   bool proceed_to_exec(uint64_t id) const;
 
   // Installs a copy of `fd` in the caller and makes the call return its number, in one step.

@@ -16,7 +16,8 @@ namespace {
 
 constexpr size_t kPage = 4096;
 
-// Reads up to the end of the page that holds `address`: a string may end just before an unmapped one.
+// Reads up to the end of the page that holds `address`: a string may end just before an unmapped
+// one.
 ssize_t read_some(int tid, uint64_t address, char* out, size_t size) {
   iovec local{out, size};
   iovec remote{reinterpret_cast<void*>(address), size};  // NOLINT: an address in another process
@@ -52,7 +53,8 @@ int read_string(int tid, uint64_t address, size_t max, std::string& out) {
   while (out.size() < max) {
     const size_t to_page_end = kPage - address % kPage;
     // Most paths are short: a first read of 256 bytes is cheaper than a page.
-    const size_t want = std::min({to_page_end, max - out.size(), out.empty() ? size_t{256} : kPage});
+    const size_t want =
+        std::min({to_page_end, max - out.size(), out.empty() ? size_t{256} : kPage});
     const ssize_t n = read_some(tid, address, buffer, want);
     if (n <= 0) return EFAULT;
     const void* nul = std::memchr(buffer, 0, static_cast<size_t>(n));
@@ -88,7 +90,7 @@ class Pages {
 
  private:
   struct Slot {
-    uint64_t page = 1;   // no page starts there
+    uint64_t page = 1;  // no page starts there
     size_t size = 0;
     char bytes[kPage];
   };
@@ -110,7 +112,7 @@ int copy_string(Pages& pages, uint64_t address, size_t max, std::string& out) {
 
 int copy_pointer(Pages& pages, uint64_t address, uint64_t& out) {
   char bytes[sizeof out];
-  for (size_t i = 0; i < sizeof out;) {   // a vector need not be aligned
+  for (size_t i = 0; i < sizeof out;) {  // a vector need not be aligned
     const std::string_view here = pages.from(address + i).substr(0, sizeof out - i);
     if (here.empty()) return EFAULT;
     std::memcpy(bytes + i, here.data(), here.size());
@@ -122,9 +124,10 @@ int copy_pointer(Pages& pages, uint64_t address, uint64_t& out) {
 
 }  // namespace
 
-int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes, std::vector<std::string>& out) {
+int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes,
+                 std::vector<std::string>& out) {
   out.clear();
-  if (address == 0) return 0;   // Linux takes a null vector for an empty one
+  if (address == 0) return 0;  // Linux takes a null vector for an empty one
   Pages pages(tid);
   size_t total = 0;
   for (size_t i = 0; i <= max_count; ++i) {
@@ -151,7 +154,8 @@ Result<std::string> read_file(const std::string& path, size_t max) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno("read " + path, errno);
     if (n == 0) return out;
-    if (out.size() + static_cast<size_t>(n) > max) return fail("read " + path + ": too long", EFBIG);
+    if (out.size() + static_cast<size_t>(n) > max)
+      return fail("read " + path + ": too long", EFBIG);
     out.append(buffer, static_cast<size_t>(n));
   }
 }

@@ -28,11 +28,11 @@ int read_strings(int tid, uint64_t address, size_t max_count, size_t max_bytes,
 
 // What /proc/<tid>/status says about a thread.
 struct TaskFacts {
-  pid_t tgid = 0;          // in our pid namespace
-  pid_t inner_tid = 0;     // in the innermost pid namespace
+  pid_t tgid = 0;       // in our pid namespace
+  pid_t inner_tid = 0;  // in the innermost pid namespace
   pid_t inner_tgid = 0;
   mode_t umask = 022;
-  std::vector<uint32_t> uids, gids;   // real, effective, saved, fs
+  std::vector<uint32_t> uids, gids;  // real, effective, saved, fs
 };
 Result<TaskFacts> task_facts(int tid);
 

@@ -44,7 +44,8 @@ ExecStop wait_exec(pid_t tid) {
     }
     const int event = status >> 16;
     if (event == PTRACE_EVENT_EXEC) return {ExecStop::Kind::kExeced, pid, 0};
-    if (event == PTRACE_EVENT_STOP) return {ExecStop::Kind::kFailed, pid, errno_of_stopped_call(pid)};
+    if (event == PTRACE_EVENT_STOP)
+      return {ExecStop::Kind::kFailed, pid, errno_of_stopped_call(pid)};
     // A signal on its way: deliver it, the queued interrupt still comes.
     trace(PTRACE_CONT, pid, static_cast<unsigned long>(WSTOPSIG(status)));
   }
@@ -52,7 +53,8 @@ ExecStop wait_exec(pid_t tid) {
 
 Result<uint64_t> stack_pointer(pid_t pid) {
   user_regs_struct regs{};
-  if (::ptrace(PTRACE_GETREGS, pid, nullptr, &regs) != 0) return fail_errno("read registers", errno);
+  if (::ptrace(PTRACE_GETREGS, pid, nullptr, &regs) != 0)
+    return fail_errno("read registers", errno);
   return uint64_t{regs.rsp};
 }
 

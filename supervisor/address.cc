@@ -29,14 +29,22 @@ constexpr Range v4(uint8_t a, uint8_t b, uint8_t c, int bits) {
   return {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, 0}, 96 + bits};
 }
 constexpr Range kInternal[] = {
-    v4(0, 0, 0, 8),       v4(10, 0, 0, 8),     v4(100, 64, 0, 10), v4(127, 0, 0, 8),  v4(169, 254, 0, 16),
-    v4(172, 16, 0, 12),   v4(192, 0, 0, 24),   v4(192, 168, 0, 16), v4(198, 18, 0, 15), v4(224, 0, 0, 3),
-    {{0}, 127},           // :: and ::1
-    {{0xfc}, 7},          // unique local
-    {{0xfe, 0x80}, 10},   // link local
-    {{0xff}, 8},          // multicast
-    {{0, 0x64, 0xff, 0x9b}, 32},   // NAT64: an IPv4 address in disguise
-    {{0x20, 0x02}, 16},   // 6to4, likewise
+    v4(0, 0, 0, 8),
+    v4(10, 0, 0, 8),
+    v4(100, 64, 0, 10),
+    v4(127, 0, 0, 8),
+    v4(169, 254, 0, 16),
+    v4(172, 16, 0, 12),
+    v4(192, 0, 0, 24),
+    v4(192, 168, 0, 16),
+    v4(198, 18, 0, 15),
+    v4(224, 0, 0, 3),
+    {{0}, 127},                   // :: and ::1
+    {{0xfc}, 7},                  // unique local
+    {{0xfe, 0x80}, 10},           // link local
+    {{0xff}, 8},                  // multicast
+    {{0, 0x64, 0xff, 0x9b}, 32},  // NAT64: an IPv4 address in disguise
+    {{0x20, 0x02}, 16},           // 6to4, likewise
 };
 
 bool in_range(const Address& a, const Range& r) {
@@ -59,7 +67,8 @@ Result<Endpoint> endpoint_of(const sockaddr_storage& from, socklen_t size) {
     std::memcpy(&in, &from, sizeof in);
     out.port = ntohs(in.sin_port);
     in_addr any{};
-    any.s_addr = in.sin_addr.s_addr == htonl(INADDR_ANY) ? htonl(INADDR_LOOPBACK) : in.sin_addr.s_addr;
+    any.s_addr =
+        in.sin_addr.s_addr == htonl(INADDR_ANY) ? htonl(INADDR_LOOPBACK) : in.sin_addr.s_addr;
     out.address = mapped(&any);
     return out;
   }
@@ -79,7 +88,9 @@ Result<Endpoint> endpoint_of(const sockaddr_storage& from, socklen_t size) {
   return out;
 }
 
-bool is_ipv4(const Address& address) { return std::equal(kMapped.begin(), kMapped.end(), address.begin()); }
+bool is_ipv4(const Address& address) {
+  return std::equal(kMapped.begin(), kMapped.end(), address.begin());
+}
 
 bool is_loopback(const Address& address) {
   if (is_ipv4(address)) return address[12] == 127;

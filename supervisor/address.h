@@ -32,8 +32,8 @@ std::optional<Endpoint> parse_endpoint(const std::string& text);
 
 bool is_ipv4(const Address& address);
 bool is_loopback(const Address& address);
-// Ranges that a *name* must never lead to unless a rule says where to: loopback, private, link-local
-// (cloud metadata), carrier-grade NAT, unique-local, multicast, reserved.
+// Ranges that a *name* must never lead to unless a rule says where to: loopback, private,
+// link-local (cloud metadata), carrier-grade NAT, unique-local, multicast, reserved.
 bool is_internal(const Address& address);
 
 // Fills a sockaddr of the family that fits. Returns its size.

@@ -14,8 +14,8 @@ void on_interrupt(int) {}
 }  // namespace
 
 BlockingPool::BlockingPool(const sandbox::Listener& listener) : listener_(listener) {
-  struct sigaction action{};
-  action.sa_handler = on_interrupt;   // without SA_RESTART
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;  // without SA_RESTART
   ::sigaction(SIGUSR1, &action, nullptr);
   watcher_ = std::thread([this] { watch(); });
 }

@@ -1,7 +1,7 @@
 // Blocking work: calls that may wait (a FIFO, a connect) leave the notify thread for one of these.
 //
-// At most kMaxBlocked run at once; beyond that the caller gets EAGAIN from try_run(). A watcher asks
-// every kWatchMs whether each caller is still there, and interrupts the worker's system call
+// At most kMaxBlocked run at once; beyond that the caller gets EAGAIN from try_run(). A watcher
+// asks every kWatchMs whether each caller is still there, and interrupts the worker's system call
 // (EINTR) when it is not, so that a dead caller frees its worker.
 #pragma once
 
@@ -39,10 +39,10 @@ class BlockingPool {
   void watch();
 
   const sandbox::Listener& listener_;
-  std::mutex mutex_;                          // guards all below
-  std::condition_variable wake_, watch_;      // of the workers, of the watcher
+  std::mutex mutex_;                      // guards all below
+  std::condition_variable wake_, watch_;  // of the workers, of the watcher
   std::deque<Job> queue_;
-  std::map<uint64_t, pthread_t> running_;     // notification id → the thread that serves it
+  std::map<uint64_t, pthread_t> running_;  // notification id → the thread that serves it
   size_t threads_ = 0, idle_ = 0;
   bool stop_ = false;
   std::vector<std::thread> workers_;

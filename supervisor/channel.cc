@@ -64,7 +64,8 @@ Result<std::vector<uint8_t>> receive_message(int fd, std::vector<sandbox::Unique
     }
   }
   if (n == 0) return fail("the channel is closed", ECONNRESET);
-  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) return fail("a message too long for the channel", EMSGSIZE);
+  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+    return fail("a message too long for the channel", EMSGSIZE);
   if (fds != nullptr) *fds = std::move(received);
   data.resize(static_cast<size_t>(n));
   return data;
@@ -73,7 +74,8 @@ Result<std::vector<uint8_t>> receive_message(int fd, std::vector<sandbox::Unique
 Status expect(kernel::CborReader& reader, Kind kind, size_t items) {
   CG_TRY(const size_t count, reader.array(16));
   CG_TRY(const uint64_t got, reader.unsigned_int());
-  if (count != items || got != static_cast<uint64_t>(kind)) return fail("an unexpected message on the channel", EPROTO);
+  if (count != items || got != static_cast<uint64_t>(kind))
+    return fail("an unexpected message on the channel", EPROTO);
   return ok();
 }
 
@@ -109,7 +111,8 @@ Status send_grant(int channel, const Grant& grant) {
   writer.text(grant.token_envelope);
   writer.bytes(grant.public_key.data(), grant.public_key.size());
   writer.unsigned_int(grant.next_seq);
-  const int fds[kGrantFds] = {grant.segment.get(), grant.label_table.get(), grant.label_names.get()};
+  const int fds[kGrantFds] = {grant.segment.get(), grant.label_table.get(),
+                              grant.label_names.get()};
   return send_message(channel, writer.data(), fds, kGrantFds);
 }
 

@@ -1,9 +1,10 @@
 // Channel: the one connection between a supervisor and its authority (SOCK_SEQPACKET, CBOR arrays).
 //
 //   authority → supervisor, first:  [1, token envelope, public key (32 bytes), next seq]
-//                                    + fds: segment (O_APPEND), label table, label names (read-only)
-//   supervisor → authority:         [2, fsid, ino, btime_ns, label text]   store: file label joins this
-//   authority → supervisor:         [3, "" or error text]                   answer to 2
+//                                    + fds: segment (O_APPEND), label table, label names
+//                                    (read-only)
+//   supervisor → authority:         [2, fsid, ino, btime_ns, label text]   store: file label joins
+//   this authority → supervisor:         [3, "" or error text]                   answer to 2
 // EOF on either side: the other one is gone. The supervisor then ends the agent (I7).
 #pragma once
 
@@ -24,19 +25,19 @@ struct Grant {
   std::string token_envelope;
   std::array<uint8_t, 32> public_key{};
   uint64_t next_seq = 1;
-  sandbox::UniqueFd segment;       // append-only log segment of this run
-  sandbox::UniqueFd label_table;   // see label_view.h
+  sandbox::UniqueFd segment;      // append-only log segment of this run
+  sandbox::UniqueFd label_table;  // see label_view.h
   sandbox::UniqueFd label_names;
 };
 
 Result<Grant> receive_grant(int channel);
-Status send_grant(int channel, const Grant& grant);   // authority side
+Status send_grant(int channel, const Grant& grant);  // authority side
 
 struct JoinRequest {
   kernel::FileIdentity file;
   kernel::Label label;
 };
-Result<JoinRequest> receive_join(int channel);        // authority side; error.code 0 + "closed" at EOF
+Result<JoinRequest> receive_join(int channel);  // authority side; error.code 0 + "closed" at EOF
 Status send_join_reply(int channel, const std::string& error);
 
 // Supervisor side; thread-safe.
@@ -49,7 +50,7 @@ class Channel {
 
  private:
   sandbox::UniqueFd fd_;
-  std::mutex mutex_;               // one request outstanding at a time
+  std::mutex mutex_;  // one request outstanding at a time
 };
 
 }  // namespace certgate::supervisor

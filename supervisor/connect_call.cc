@@ -25,8 +25,8 @@ namespace {
 using sandbox::TrappedCall;
 using sandbox::UniqueFd;
 
-constexpr unsigned kPidfdThread = O_EXCL;   // PIDFD_THREAD
-constexpr int kPollStepMs = 50;             // how soon a dead caller is noticed
+constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD
+constexpr int kPollStepMs = 50;            // how soon a dead caller is noticed
 
 int option(int fd, int name) {
   int value = -1;
@@ -58,7 +58,8 @@ int connect_node(int fd, int node) {
 
 }  // namespace
 
-NetCalls::NetCalls(Trap& trap, BlockingPool& pool, const sandbox::Sandbox& box, NameTable& names, Relay& relay)
+NetCalls::NetCalls(Trap& trap, BlockingPool& pool, const sandbox::Sandbox& box, NameTable& names,
+                   Relay& relay)
     : trap_(trap), pool_(pool), box_(box), names_(names), relay_(relay) {
   const UniqueFd probe(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), kPidfdThread)));
   thread_pidfds_ = static_cast<bool>(probe);
@@ -79,19 +80,24 @@ int NetCalls::pin_socket(const TrappedCall& call, PinnedConnect& pin) const {
   if (call.args[2] > sizeof pin.raw) return EINVAL;
   pin.raw_size = static_cast<socklen_t>(call.args[2]);
   if (pin.raw_size < sizeof(sa_family_t)) return EINVAL;
-  if (int error = sandbox::read_memory(call.tid, call.args[1], &pin.raw, pin.raw_size)) return error;
+  if (int error = sandbox::read_memory(call.tid, call.args[1], &pin.raw, pin.raw_size))
+    return error;
   pid_t target = call.tid;
   if (!thread_pidfds_) {
-    // Before 6.9 a pidfd names a whole process; a thread with a file table of its own cannot be served.
+    // Before 6.9 a pidfd names a whole process; a thread with a file table of its own cannot be
+    // served.
     const auto task = sandbox::task_facts(call.tid);
     if (!task) return ESRCH;
     target = task->tgid;
     constexpr int kKcmpFiles = 2;
-    if (target != call.tid && ::syscall(SYS_kcmp, target, call.tid, kKcmpFiles, 0, 0) != 0) return EPERM;
+    if (target != call.tid && ::syscall(SYS_kcmp, target, call.tid, kKcmpFiles, 0, 0) != 0)
+      return EPERM;
   }
-  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds_ ? kPidfdThread : 0)));
+  const UniqueFd pidfd(
+      static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds_ ? kPidfdThread : 0)));
   if (!pidfd) return ESRCH;
-  pin.socket.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(call.args[0]), 0)));
+  pin.socket.reset(
+      static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(call.args[0]), 0)));
   if (!pin.socket) return errno == EBADF ? EBADF : EPERM;
   pin.domain = option(pin.socket.get(), SO_DOMAIN);
   if (pin.domain < 0) return ENOTSOCK;
@@ -118,7 +124,8 @@ int NetCalls::normalise_unix(const TrappedCall& call, PinnedConnect& pin) const 
   if (call.nr == SYS_bind) return 0;
   UniqueFd base;
   if (int error = Trap::base_of(call.tid, AT_FDCWD, path, base)) return error;
-  Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, path, Final::kFollow, Missing::kError);
+  Resolution r =
+      trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, path, Final::kFollow, Missing::kError);
   if (r.error) return r.error;
   ObjectFacts facts;
   if (int error = object_facts(r.object.get(), facts)) return error;
@@ -130,7 +137,8 @@ int NetCalls::normalise_unix(const TrappedCall& call, PinnedConnect& pin) const 
 }
 
 int NetCalls::normalise(const TrappedCall& call, PinnedConnect& pin) const {
-  if (pin.domain == AF_UNIX) return pin.raw.ss_family == AF_UNIX ? normalise_unix(call, pin) : EINVAL;
+  if (pin.domain == AF_UNIX)
+    return pin.raw.ss_family == AF_UNIX ? normalise_unix(call, pin) : EINVAL;
   if (pin.domain != AF_INET && pin.domain != AF_INET6) return EAFNOSUPPORT;
   const auto endpoint = endpoint_of(pin.raw, pin.raw_size);
   if (!endpoint) return endpoint.error().code;
@@ -146,7 +154,8 @@ int NetCalls::normalise(const TrappedCall& call, PinnedConnect& pin) const {
     effect.inside = true;
     for (const kernel::Rule& rule : trap_.session.decider().policy().rules) {
       for (const kernel::EndpointPattern& e : rule.endpoints) {
-        if (e.via && effect.port >= e.port_first && effect.port <= e.port_last && e.host.matches(effect)) {
+        if (e.via && effect.port >= e.port_first && effect.port <= e.port_last &&
+            e.host.matches(effect)) {
           effect.inside = false;
         }
       }
@@ -175,8 +184,9 @@ void NetCalls::connect(const TrappedCall& call) {
   const CallInfo info{call.tid, "connect", object_text(pin.effect())};
   if (pin.effect().transport == kernel::Transport::kUnix && !pin.effect().inside) {
     // A connection to the host that could not be cut again when the label rises.
-    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(info, pin.effect().path, kernel::Verb::kConnect,
-        "unix sockets outside the sandbox are not reachable"));
+    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(
+                                       info, pin.effect().path, kernel::Verb::kConnect,
+                                       "unix sockets outside the sandbox are not reachable"));
     return;
   }
   const bool outside = !pin.effect().inside && pin.effect().transport == kernel::Transport::kTcp;
@@ -204,10 +214,12 @@ int NetCalls::perform_inside(const PinnedConnect& pin) const {
   return plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
 }
 
-Result<std::vector<Endpoint>> NetCalls::targets(const kernel::Rule& rule, const PinnedConnect& pin) const {
+Result<std::vector<Endpoint>> NetCalls::targets(const kernel::Rule& rule,
+                                                const PinnedConnect& pin) const {
   const kernel::ConnectEffect& effect = pin.effect();
   for (const kernel::EndpointPattern& e : rule.endpoints) {
-    if (effect.port < e.port_first || effect.port > e.port_last || !e.host.matches(effect)) continue;
+    if (effect.port < e.port_first || effect.port > e.port_last || !e.host.matches(effect))
+      continue;
     if (!e.via) break;
     const auto via = parse_endpoint(*e.via);
     if (!via) return fail("rule " + rule.id + ": via is not address:port", EINVAL);
@@ -224,8 +236,10 @@ Result<std::vector<Endpoint>> NetCalls::targets(const kernel::Rule& rule, const 
   return out;
 }
 
-// Tries each target in turn. 0, an errno, or EINPROGRESS when `wait_ms` ran out (the socket goes on).
-int NetCalls::connect_host(uint64_t id, const std::vector<Endpoint>& targets, int wait_ms, UniqueFd& out) const {
+// Tries each target in turn. 0, an errno, or EINPROGRESS when `wait_ms` ran out (the socket goes
+// on).
+int NetCalls::connect_host(uint64_t id, const std::vector<Endpoint>& targets, int wait_ms,
+                           UniqueFd& out) const {
   int error = EHOSTUNREACH;
   for (const Endpoint& target : targets) {
     sockaddr_storage to{};
@@ -262,9 +276,11 @@ int NetCalls::join_inside(const PinnedConnect& pin, UniqueFd& accepted) {
   const int on = 1;
   ::setsockopt(listener->get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   // An IPv6 address counts as ours only through the catch-all route.
-  if (at.ss_family == AF_INET6) ::setsockopt(listener->get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
+  if (at.ss_family == AF_INET6)
+    ::setsockopt(listener->get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
   // NOLINTNEXTLINE: the socket API's own cast
-  if (::bind(listener->get(), reinterpret_cast<const sockaddr*>(&at), size) != 0) return EADDRNOTAVAIL;
+  if (::bind(listener->get(), reinterpret_cast<const sockaddr*>(&at), size) != 0)
+    return EADDRNOTAVAIL;
   if (::listen(listener->get(), 1) != 0) return errno;
   const int error = plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
   if (error != 0 && error != EINPROGRESS) return error;
@@ -296,10 +312,11 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
   error = join_inside(pin, inside);
   if (error != 0 && error != EINPROGRESS) return error;
   const uint64_t hold = judged.hold;
-  const uint64_t id = relay_.add(std::move(inside), std::move(host), [this, hold] { trap_.session.release(hold); });
+  const uint64_t id =
+      relay_.add(std::move(inside), std::move(host), [this, hold] { trap_.session.release(hold); });
   if (id == 0) return ENOBUFS;
   if (!trap_.session.settle_connection(hold, [this, id] { relay_.shut(id); })) {
-    relay_.shut(id);   // the label rose while we connected
+    relay_.shut(id);  // the label rose while we connected
     return EACCES;
   }
   return error;
@@ -308,7 +325,8 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
 void NetCalls::bind(const TrappedCall& call) {
   PinnedConnect pin;
   int error = pin_socket(call, pin);
-  if (error == 0 && pin.domain == AF_UNIX && pin.raw.ss_family == AF_UNIX && pin.raw_size > sizeof(sa_family_t)) {
+  if (error == 0 && pin.domain == AF_UNIX && pin.raw.ss_family == AF_UNIX &&
+      pin.raw_size > sizeof(sa_family_t)) {
     error = normalise_unix(call, pin);
     if (!trap_.listener.valid(call.id)) return;
     if (error == 0 && !pin.effect().inside) {
@@ -321,31 +339,38 @@ void NetCalls::bind(const TrappedCall& call) {
   // Everything else can only be reached from within the sandbox's own network namespace.
   if (error == 0) {
     // NOLINTNEXTLINE: the socket API's own cast
-    error = ::bind(pin.socket.get(), reinterpret_cast<const sockaddr*>(&pin.raw), pin.raw_size) == 0 ? 0 : errno;
+    error = ::bind(pin.socket.get(), reinterpret_cast<const sockaddr*>(&pin.raw), pin.raw_size) == 0
+                ? 0
+                : errno;
   }
   error == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, error);
 }
 
-// A socket file that others on the host could connect to is refused; private places are the agent's own.
+// A socket file that others on the host could connect to is refused; private places are the agent's
+// own.
 int NetCalls::bind_unix(const TrappedCall& call, const PinnedConnect& pin) {
   const std::string& path = pin.effect().path;
   UniqueFd base;
   if (int error = Trap::base_of(call.tid, AT_FDCWD, path, base)) return error;
-  Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, path, Final::kNoFollow, Missing::kParent);
+  Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, path, Final::kNoFollow,
+                                    Missing::kParent);
   if (r.error) return r.error;
   if (r.object) return EADDRINUSE;
   ObjectFacts facts;
   if (int error = object_facts(r.parent.get(), facts)) return error;
   if (!trap_.places.contains(facts.dev)) {
     return trap_.session.refuse_constraint({call.tid, "bind", path}, path, kernel::Verb::kConnect,
-        "a unix socket outside /tmp, home and /run could be reached from the host; bind it there instead");
+                                           "a unix socket outside /tmp, home and /run could be "
+                                           "reached from the host; bind it there instead");
   }
   sockaddr_un un{};
   un.sun_family = AF_UNIX;
-  const int n = std::snprintf(un.sun_path, sizeof un.sun_path, "/proc/self/fd/%d/%s", r.parent.get(), r.name.c_str());
+  const int n = std::snprintf(un.sun_path, sizeof un.sun_path, "/proc/self/fd/%d/%s",
+                              r.parent.get(), r.name.c_str());
   if (n < 0 || static_cast<size_t>(n) >= sizeof un.sun_path) return ENAMETOOLONG;
   // NOLINTNEXTLINE: the socket API's own cast
-  if (::bind(pin.socket.get(), reinterpret_cast<const sockaddr*>(&un), sizeof un) != 0) return errno;
+  if (::bind(pin.socket.get(), reinterpret_cast<const sockaddr*>(&un), sizeof un) != 0)
+    return errno;
   const auto task = sandbox::task_facts(call.tid);
   if (!task) return ESRCH;
   return ::fchmodat(r.parent.get(), r.name.c_str(), 0777 & ~task->umask, 0) == 0 ? 0 : errno;

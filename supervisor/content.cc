@@ -44,7 +44,7 @@ Result<kernel::Digest> hash_file(int fd, uint64_t size) {
 }  // namespace
 
 bool ContentDigests::agent_can_write(int fd, const ObjectFacts& facts) const {
-  struct statvfs s{};
+  struct statvfs s {};
   if (::fstatvfs(fd, &s) != 0 || !(s.f_flag & ST_RDONLY)) return true;
   return facts.uid == agent_ || (facts.mode & 022) != 0;
 }
@@ -59,7 +59,8 @@ Result<kernel::Digest> ContentDigests::of(int fd, const ObjectFacts& facts) {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   const int64_t age_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec - facts.ctime_ns;
-  const bool cacheable = !agent_can_write(fd, facts) || (age_ns > kSettledNs && !open_for_writing(fd));
+  const bool cacheable =
+      !agent_can_write(fd, facts) || (age_ns > kSettledNs && !open_for_writing(fd));
   CG_TRY(const kernel::Digest digest, hash_file(fd, facts.size));
   if (!cacheable) return digest;
   const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
-// Content digests of executables, cached by (device, inode, mtime, ctime, size). A digest enters the
-// cache only when no later change can go unseen: the agent cannot write the file at all, or nobody had
-// it open for writing when it was read and its ctime is older than the clock's granularity.
+// Content digests of executables, cached by (device, inode, mtime, ctime, size). A digest enters
+// the cache only when no later change can go unseen: the agent cannot write the file at all, or
+// nobody had it open for writing when it was read and its ctime is older than the clock's
+// granularity.
 #pragma once
 
 #include <map>
@@ -32,7 +33,7 @@ class ContentDigests {
     auto operator<=>(const Key&) const = default;
   };
   const uid_t agent_;
-  std::mutex mutex_;              // guards cache_
+  std::mutex mutex_;  // guards cache_
   std::map<Key, kernel::Digest> cache_;
 };
 

@@ -36,7 +36,8 @@ Result<Query> parse_query(const uint8_t* data, size_t size) {
     if (!out.name.empty()) out.name += '.';
     for (size_t i = 0; i < length; ++i) {
       const uint8_t c = data[at + i];
-      if (c <= 0x20 || c >= 0x7f || c == '.') return fail("a DNS label with other than host name characters");
+      if (c <= 0x20 || c >= 0x7f || c == '.')
+        return fail("a DNS label with other than host name characters");
       out.name += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
     }
     at += length;
@@ -49,10 +50,11 @@ Result<Query> parse_query(const uint8_t* data, size_t size) {
   return out;
 }
 
-std::vector<uint8_t> answer(const Query& query, Code code, const std::optional<uint32_t>& ipv4, uint32_t ttl_s) {
+std::vector<uint8_t> answer(const Query& query, Code code, const std::optional<uint32_t>& ipv4,
+                            uint32_t ttl_s) {
   std::vector<uint8_t> out;
   write16(out, query.id);
-  const uint16_t recursion = query.recursion ? 0x0180 : 0x0080;   // RD echoed, RA set
+  const uint16_t recursion = query.recursion ? 0x0180 : 0x0080;  // RD echoed, RA set
   write16(out, static_cast<uint16_t>(0x8000 | recursion | static_cast<uint8_t>(code)));
   write16(out, 1);
   write16(out, ipv4 ? 1 : 0);
@@ -60,7 +62,7 @@ std::vector<uint8_t> answer(const Query& query, Code code, const std::optional<u
   write16(out, 0);
   out.insert(out.end(), query.question.begin(), query.question.end());
   if (!ipv4) return out;
-  write16(out, 0xc00c);   // the question's name
+  write16(out, 0xc00c);  // the question's name
   write16(out, kTypeA);
   write16(out, kClassIn);
   write16(out, static_cast<uint16_t>(ttl_s >> 16));

@@ -17,17 +17,25 @@ namespace certgate::supervisor::dns {
 inline constexpr size_t kMaxQuery = 4096;
 inline constexpr uint16_t kTypeA = 1, kTypeAaaa = 28, kClassIn = 1;
 
-enum class Code : uint8_t { kOk = 0, kFormat = 1, kServerFailure = 2, kNoSuchName = 3, kNotImplemented = 4, kRefused = 5 };
+enum class Code : uint8_t {
+  kOk = 0,
+  kFormat = 1,
+  kServerFailure = 2,
+  kNoSuchName = 3,
+  kNotImplemented = 4,
+  kRefused = 5
+};
 
 struct Query {
   uint16_t id = 0;
   bool recursion = false;
-  std::string name;              // lower case, no trailing dot, printable ASCII without spaces
+  std::string name;  // lower case, no trailing dot, printable ASCII without spaces
   uint16_t type = 0, cls = 0;
-  std::vector<uint8_t> question; // the question's bytes, for the answer
+  std::vector<uint8_t> question;  // the question's bytes, for the answer
 };
 
 Result<Query> parse_query(const uint8_t* data, size_t size);
-std::vector<uint8_t> answer(const Query& query, Code code, const std::optional<uint32_t>& ipv4, uint32_t ttl_s);
+std::vector<uint8_t> answer(const Query& query, Code code, const std::optional<uint32_t>& ipv4,
+                            uint32_t ttl_s);
 
 }  // namespace certgate::supervisor::dns

@@ -53,7 +53,7 @@ ExecCalls::~ExecCalls() {
 
 void ExecCalls::submit(const TrappedCall& call) {
   const std::lock_guard lock(mutex_);
-  queue_.push_back(call);   // at most one entry per thread of the agent: each waits for its answer
+  queue_.push_back(call);  // at most one entry per thread of the agent: each waits for its answer
   wake_.notify_one();
 }
 
@@ -77,8 +77,10 @@ void ExecCalls::handle(const TrappedCall& call) {
   const CallInfo info{call.tid, name_of(call.nr), pin.asked};
   if (error == EKEYREJECTED) {
     // Runnable for the kernel, but not provable by us.
-    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(info, pin.asked, kernel::Verb::kExec,
-        "only files with a path and readable content can be certified for exec"));
+    trap_.listener.refuse(
+        call.id, trap_.session.refuse_constraint(
+                     info, pin.asked, kernel::Verb::kExec,
+                     "only files with a path and readable content can be certified for exec"));
     return;
   }
   if (error != 0) {
@@ -107,9 +109,11 @@ int ExecCalls::decode(const TrappedCall& call, PinnedExec& pin) {
   if (int error = sandbox::read_string(call.tid, path, kMaxPath, pin.asked)) return error;
   if (int error = pin_named(call, pin)) return error;
   const uint64_t argv = call.args[at ? 2 : 1], envp = call.args[at ? 3 : 2];
-  if (int error = sandbox::read_strings(call.tid, argv, kMaxExecStrings, kMaxExecBytes, pin.argv)) return error;
-  if (int error = sandbox::read_strings(call.tid, envp, kMaxExecStrings, kMaxExecBytes, pin.env)) return error;
-  if (pin.argv.empty()) pin.argv.emplace_back();   // Linux gives such a program one empty argument
+  if (int error = sandbox::read_strings(call.tid, argv, kMaxExecStrings, kMaxExecBytes, pin.argv))
+    return error;
+  if (int error = sandbox::read_strings(call.tid, envp, kMaxExecStrings, kMaxExecBytes, pin.env))
+    return error;
+  if (pin.argv.empty()) pin.argv.emplace_back();  // Linux gives such a program one empty argument
   auto cwd = sandbox::open_task_link(call.tid, "cwd");
   if (!cwd) return ESRCH;
   pin.cwd = PathWalk::path_of(cwd->get(), false);
@@ -122,8 +126,9 @@ int ExecCalls::pin_named(const TrappedCall& call, PinnedExec& pin) {
   const uint64_t flags = at ? call.args[4] : 0;
   if (flags & ~uint64_t{AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW}) return EINVAL;
   const bool by_fd = pin.asked.empty() && (flags & AT_EMPTY_PATH);
-  pin.execfn = dirfd == AT_FDCWD || (!pin.asked.empty() && pin.asked[0] == '/') ? pin.asked
-                                                                              : with_fd_prefix(dirfd, pin.asked);
+  pin.execfn = dirfd == AT_FDCWD || (!pin.asked.empty() && pin.asked[0] == '/')
+                   ? pin.asked
+                   : with_fd_prefix(dirfd, pin.asked);
   UniqueFd base;
   if (int error = Trap::base_of(call.tid, dirfd, by_fd ? "." : pin.asked, base)) return error;
   PinnedImage named;
@@ -131,7 +136,8 @@ int ExecCalls::pin_named(const TrappedCall& call, PinnedExec& pin) {
     named.fd = std::move(base);
   } else {
     const Final final = flags & AT_SYMLINK_NOFOLLOW ? Final::kNoFollow : Final::kFollow;
-    Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, pin.asked, final, Missing::kError);
+    Resolution r =
+        trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, pin.asked, final, Missing::kError);
     if (r.error) return r.error;
     named.fd = std::move(r.object);
   }
@@ -145,7 +151,7 @@ int ExecCalls::finish_image(PinnedImage& image) {
   if (int error = object_facts(image.fd.get(), image.facts)) return error;
   if (image.facts.symlink) return ELOOP;
   if (image.facts.kind != kernel::FileKind::kRegular) return EACCES;
-  struct statvfs mount{};
+  struct statvfs mount {};
   if (::fstatvfs(image.fd.get(), &mount) != 0 || (mount.f_flag & ST_NOEXEC)) return EACCES;
   if (::faccessat(image.fd.get(), "", X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return errno;
   image.image.path = PathWalk::path_of(image.fd.get(), image.facts.nlink == 0);
@@ -172,7 +178,7 @@ int ExecCalls::pin_image(int tid, Base base, const std::string& path, PinnedImag
 // Follows #! lines to the binary, then the binary to its loader, as the kernel will.
 int ExecCalls::pin_chain(int tid, PinnedExec& pin) {
   pin.final_argv = pin.argv;
-  std::string name = pin.execfn;   // what the next interpreter is told to open
+  std::string name = pin.execfn;  // what the next interpreter is told to open
   UniqueFd cwd;
   if (int error = Trap::base_of(tid, AT_FDCWD, ".", cwd)) return error;
   for (int depth = 0;; ++depth) {
@@ -207,7 +213,8 @@ void ExecCalls::perform(const TrappedCall& call, Judged judged, PinnedExec& pin)
     trap_.session.outcome(judged.seq, name, call.tid, error, grade);
     trap_.listener.refuse(call.id, error);
   };
-  if (kernel::action_digest(pin.effect()) != certificate.digest()) return give_up(EACCES, "emulated");
+  if (kernel::action_digest(pin.effect()) != certificate.digest())
+    return give_up(EACCES, "emulated");
   if (const auto seized = sandbox::seize_for_exec(call.tid); !seized) {
     return give_up(seized.error().code == ESRCH ? ESRCH : EACCES, "emulated");
   }
@@ -216,7 +223,8 @@ void ExecCalls::perform(const TrappedCall& call, Judged judged, PinnedExec& pin)
   using Kind = sandbox::ExecStop::Kind;
   if (!proceeding || stop.kind != Kind::kExeced) {
     if (stop.kind == Kind::kFailed) sandbox::detach(stop.pid);
-    trap_.session.outcome(judged.seq, name, call.tid, stop.kind == Kind::kFailed ? stop.error : ESRCH, "emulated");
+    trap_.session.outcome(judged.seq, name, call.tid,
+                          stop.kind == Kind::kFailed ? stop.error : ESRCH, "emulated");
     return;
   }
   const std::string wrong = difference(stop.pid, pin);

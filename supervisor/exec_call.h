@@ -2,7 +2,8 @@
 //
 //   decode   copies path, argv, envp once; pins and hashes the named file, every script interpreter
 //            of its #! chain and the ELF loader
-//   perform  lets the kernel exec while the thread is seized; at the one stop, before the new image's
+//   perform  lets the kernel exec while the thread is seized; at the one stop, before the new
+//   image's
 //            first instruction, compares what really runs with what was certified:
 //            executable and loader (inode, content), argv, envp, AT_EXECFN, uids and gids
 //   A difference kills the process and leaves an outcome "killed:proof".
@@ -25,10 +26,10 @@ namespace certgate::supervisor {
 
 inline constexpr size_t kMaxExecStrings = 65536;
 inline constexpr size_t kMaxExecBytes = 8u << 20;
-inline constexpr int kMaxInterpreters = 5;        // as in the kernel
+inline constexpr int kMaxInterpreters = 5;  // as in the kernel
 
 struct PinnedImage {
-  sandbox::UniqueFd fd;          // readable
+  sandbox::UniqueFd fd;  // readable
   ObjectFacts facts;
   kernel::ExecImage image;
   bool labelled = true;
@@ -36,13 +37,13 @@ struct PinnedImage {
 
 struct PinnedExec {
   std::string asked;
-  std::vector<PinnedImage> images;        // named file, interpreters, binary; loader not included
-  std::vector<PinnedImage> loader;        // zero or one
-  std::vector<std::string> argv, env;     // as the caller passed them
-  std::vector<std::string> final_argv;    // after the kernel's script rewriting
-  std::string execfn;                     // what AT_EXECFN must say
+  std::vector<PinnedImage> images;      // named file, interpreters, binary; loader not included
+  std::vector<PinnedImage> loader;      // zero or one
+  std::vector<std::string> argv, env;   // as the caller passed them
+  std::vector<std::string> final_argv;  // after the kernel's script rewriting
+  std::string execfn;                   // what AT_EXECFN must say
   std::string cwd;
-  std::string script_path;                // what the last interpreter will open, "" = no script
+  std::string script_path;  // what the last interpreter will open, "" = no script
 
   kernel::ExecEffect effect() const;
   const PinnedImage& binary() const { return images.back(); }
@@ -72,7 +73,7 @@ class ExecCalls {
   Trap& trap_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
-  std::mutex mutex_;                      // guards queue_, stop_
+  std::mutex mutex_;  // guards queue_, stop_
   std::condition_variable wake_;
   std::deque<sandbox::TrappedCall> queue_;
   bool stop_ = false;

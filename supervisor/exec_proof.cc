@@ -24,8 +24,8 @@ constexpr size_t kMaxStackBytes = 16u << 20;
 constexpr size_t kStackChunk = 8192;
 constexpr size_t kMaxMapsBytes = 4u << 20;
 
-// The new stack as execve left it (System V ABI, x86-64, §3.4.1): argc, argv[], 0, envp[], 0, auxv[],
-// then the strings. What is read here is what the program will be given, byte for byte.
+// The new stack as execve left it (System V ABI, x86-64, §3.4.1): argc, argv[], 0, envp[], 0,
+// auxv[], then the strings. What is read here is what the program will be given, byte for byte.
 class NewStack {
  public:
   NewStack(pid_t pid, uint64_t sp) : pid_(pid), sp_(sp) {}
@@ -37,7 +37,8 @@ class NewStack {
     return value;
   }
   Result<std::string> text(uint64_t address) {
-    if (address < sp_ || address - sp_ > kMaxStackBytes) return fail("a string outside the new stack", EFAULT);
+    if (address < sp_ || address - sp_ > kMaxStackBytes)
+      return fail("a string outside the new stack", EFAULT);
     const size_t at = address - sp_;
     for (size_t want = at + 1;; want = bytes_.size() + 1) {
       CG_CHECK(need(want));
@@ -53,7 +54,8 @@ class NewStack {
       if (bytes_.size() >= kMaxStackBytes) return fail("a new stack larger than 16 MiB", EFBIG);
       char chunk[kStackChunk];
       iovec local{chunk, sizeof chunk};
-      iovec remote{reinterpret_cast<void*>(sp_ + bytes_.size()), sizeof chunk};  // NOLINT: another process
+      iovec remote{reinterpret_cast<void*>(sp_ + bytes_.size()),
+                   sizeof chunk};  // NOLINT: another process
       const ssize_t n = ::process_vm_readv(pid_, &local, 1, &remote, 1, 0);
       if (n <= 0) return fail("the new stack ends too early", EFAULT);
       bytes_.insert(bytes_.end(), chunk, chunk + n);

@@ -16,7 +16,7 @@
 namespace certgate::supervisor {
 
 struct ExecProof {
-  sandbox::UniqueFd exe;             // O_PATH of the running image
+  sandbox::UniqueFd exe;  // O_PATH of the running image
   std::vector<std::string> argv, env;
   std::string execfn;                // AT_EXECFN
   uint64_t loader_base = 0;          // AT_BASE, 0 for a static program

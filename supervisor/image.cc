@@ -10,7 +10,7 @@
 namespace certgate::supervisor {
 namespace {
 
-constexpr size_t kHead = 256;            // BINPRM_BUF_SIZE
+constexpr size_t kHead = 256;  // BINPRM_BUF_SIZE
 constexpr size_t kMaxHeaders = 512;
 constexpr size_t kMaxLoaderPath = 4096;
 
@@ -23,7 +23,8 @@ Result<ImageKind> elf_kind(int fd, const char* head) {
     return not_executable("not a 64-bit x86 program");
   }
   if (header.e_type != ET_EXEC && header.e_type != ET_DYN) return not_executable("not a program");
-  if (header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0 || header.e_phnum > kMaxHeaders) {
+  if (header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0 ||
+      header.e_phnum > kMaxHeaders) {
     return not_executable("damaged program headers");
   }
   ImageKind out;
@@ -34,7 +35,8 @@ Result<ImageKind> elf_kind(int fd, const char* head) {
       return not_executable("damaged program headers");
     }
     if (program.p_type != PT_INTERP) continue;
-    if (program.p_filesz < 2 || program.p_filesz > kMaxLoaderPath) return not_executable("damaged PT_INTERP");
+    if (program.p_filesz < 2 || program.p_filesz > kMaxLoaderPath)
+      return not_executable("damaged PT_INTERP");
     std::string path(program.p_filesz, '\0');
     if (::pread(fd, path.data(), path.size(), static_cast<off_t>(program.p_offset)) !=
             static_cast<ssize_t>(path.size()) ||
@@ -43,7 +45,7 @@ Result<ImageKind> elf_kind(int fd, const char* head) {
     }
     path.resize(std::strlen(path.c_str()));
     out.loader = path;
-    break;   // the kernel takes the first
+    break;  // the kernel takes the first
   }
   return out;
 }

@@ -18,7 +18,7 @@ struct Shebang {
 
 struct ImageKind {
   std::optional<Shebang> script;
-  std::optional<std::string> loader;   // PT_INTERP of a dynamic ELF
+  std::optional<std::string> loader;  // PT_INTERP of a dynamic ELF
 };
 
 // Reads the head of an executable. error.code = ENOEXEC for what this machine would not run.

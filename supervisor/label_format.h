@@ -9,8 +9,8 @@
 
 namespace certgate::supervisor {
 
-inline constexpr uint64_t kLabelMagic = 0x314c4542414c4743;   // "CGLABEL1"
-inline constexpr uint64_t kLabelSlots = 1ull << 21;           // sparse: 64 MiB of address space
+inline constexpr uint64_t kLabelMagic = 0x314c4542414c4743;  // "CGLABEL1"
+inline constexpr uint64_t kLabelSlots = 1ull << 21;          // sparse: 64 MiB of address space
 
 struct LabelHeader {
   uint64_t magic = 0;
@@ -24,7 +24,7 @@ struct LabelSlot {
   uint64_t fsid = 0;
   uint64_t ino = 0;
   int64_t btime_ns = 0;
-  std::atomic<uint32_t> label = 0;    // 0 = empty; stored last, with release order
+  std::atomic<uint32_t> label = 0;  // 0 = empty; stored last, with release order
   uint32_t check = 0;
 };
 static_assert(sizeof(LabelSlot) == 32 && std::atomic<uint32_t>::is_always_lock_free);

@@ -54,8 +54,10 @@ struct LabelView::Impl {
       partial.append(buffer, static_cast<size_t>(n));
     }
     size_t at = 0;
-    for (size_t end = partial.find('\n', at); end != std::string::npos; end = partial.find('\n', at)) {
-      CG_TRY(kernel::Label parsed, kernel::Label::parse(std::string_view(partial).substr(at, end - at)));
+    for (size_t end = partial.find('\n', at); end != std::string::npos;
+         end = partial.find('\n', at)) {
+      CG_TRY(kernel::Label parsed,
+             kernel::Label::parse(std::string_view(partial).substr(at, end - at)));
       labels.push_back(std::move(parsed));
       at = end + 1;
     }
@@ -65,8 +67,8 @@ struct LabelView::Impl {
 
   void* map = nullptr;
   sandbox::UniqueFd names;
-  std::shared_mutex mutex;                 // guards all below
-  std::vector<kernel::Label> labels;       // id - 1
+  std::shared_mutex mutex;            // guards all below
+  std::vector<kernel::Label> labels;  // id - 1
   std::string partial;
   size_t read_to = 0;
 };
@@ -79,9 +81,11 @@ LabelView& LabelView::operator=(LabelView&& other) noexcept {
 LabelView::~LabelView() { delete impl_; }
 
 Result<LabelView> LabelView::open(sandbox::UniqueFd table, sandbox::UniqueFd names) {
-  struct stat s{};
+  struct stat s {};
   if (::fstat(table.get(), &s) != 0 || static_cast<uint64_t>(s.st_size) != kLabelFileBytes) {
-    return fail("the label table has another size than it should; move it away to start afresh (all files become unlabelled)");
+    return fail(
+        "the label table has another size than it should; move it away to start afresh (all files "
+        "become unlabelled)");
   }
   auto impl = std::make_unique<Impl>();
   void* map = ::mmap(nullptr, kLabelFileBytes, PROT_READ, MAP_SHARED, table.get(), 0);
@@ -89,7 +93,8 @@ Result<LabelView> LabelView::open(sandbox::UniqueFd table, sandbox::UniqueFd nam
   impl->map = map;
   impl->names = std::move(names);
   const auto* header = static_cast<const LabelHeader*>(map);
-  if (header->magic != kLabelMagic || header->capacity != kLabelSlots) return fail("the label table is damaged");
+  if (header->magic != kLabelMagic || header->capacity != kLabelSlots)
+    return fail("the label table is damaged");
   return LabelView(impl.release());
 }
 

@@ -6,7 +6,8 @@
 // A writer (one at a time, under flock) fills the key fields, then stores the label id with release
 // order; an id only ever changes to the id of a label that covers the old one. Linear probing from
 // hash(key). The names file is append-only text, one canonical label a line; line n is label id n.
-// `check` is a CRC of the key, so that damage is noticed (a damaged slot reads as an error: unknown).
+// `check` is a CRC of the key, so that damage is noticed (a damaged slot reads as an error:
+// unknown).
 #pragma once
 
 #include <optional>

@@ -8,8 +8,8 @@
 namespace certgate::supervisor {
 namespace {
 
-constexpr uint8_t kFirstOctet = 198, kSecondOctet = 18;   // 198.18.0.0/15
-constexpr uint32_t kFirstNumber = 256;                    // 198.18.1.0: low ones look like networks
+constexpr uint8_t kFirstOctet = 198, kSecondOctet = 18;  // 198.18.0.0/15
+constexpr uint32_t kFirstNumber = 256;                   // 198.18.1.0: low ones look like networks
 
 Address address_for(uint32_t number) {
   Address out{};
@@ -40,7 +40,8 @@ bool NameTable::could_allow(const std::string& name) const {
 }
 
 bool NameTable::has_via(const std::string& name) const {
-  return !any_endpoint(policy_, name, [](const kernel::EndpointPattern& e) { return !e.via.has_value(); });
+  return !any_endpoint(policy_, name,
+                       [](const kernel::EndpointPattern& e) { return !e.via.has_value(); });
 }
 
 std::optional<Address> NameTable::bind(const std::string& name) {
@@ -55,8 +56,10 @@ std::optional<Address> NameTable::bind(const std::string& name) {
 }
 
 std::optional<std::string> NameTable::name_of(const Address& address) const {
-  if (!is_ipv4(address) || address[12] != kFirstOctet || (address[13] & 0xfe) != kSecondOctet) return std::nullopt;
-  const uint32_t host = (uint32_t{address[13]} & 1) << 16 | uint32_t{address[14]} << 8 | address[15];
+  if (!is_ipv4(address) || address[12] != kFirstOctet || (address[13] & 0xfe) != kSecondOctet)
+    return std::nullopt;
+  const uint32_t host =
+      (uint32_t{address[13]} & 1) << 16 | uint32_t{address[14]} << 8 | address[15];
   const std::lock_guard lock(mutex_);
   if (host < kFirstNumber || host - kFirstNumber >= names_.size()) return std::nullopt;
   return names_[host - kFirstNumber];

@@ -3,7 +3,8 @@
 // Each name that some rule could allow gets an address of its own from 198.18.0.0/15 (RFC 2544,
 // never routed). The agent connects to that address; the call is judged by the name; where the
 // connection goes is resolved on the host at that moment. So an address cannot be swapped for
-// another, two names never share one, and a name query leaves the host only for names a rule allows.
+// another, two names never share one, and a name query leaves the host only for names a rule
+// allows.
 #pragma once
 
 #include <map>
@@ -17,14 +18,15 @@
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxNames = 65536;   // per run
+inline constexpr size_t kMaxNames = 65536;  // per run
 
 class NameTable {
  public:
   explicit NameTable(const kernel::Policy& policy) : policy_(policy) {}
   // Whether some rule could allow a connection to this name (lower case, no trailing dot).
   bool could_allow(const std::string& name) const;
-  // Whether every rule that names it also says where it leads (`via`), so that nobody need be asked.
+  // Whether every rule that names it also says where it leads (`via`), so that nobody need be
+  // asked.
   bool has_via(const std::string& name) const;
   // The address that stands for `name`; nullopt when the table is full.
   std::optional<Address> bind(const std::string& name);
@@ -32,9 +34,9 @@ class NameTable {
 
  private:
   const kernel::Policy& policy_;
-  mutable std::mutex mutex_;                 // guards both maps
+  mutable std::mutex mutex_;  // guards both maps
   std::map<std::string, uint32_t> numbers_;
-  std::vector<std::string> names_;           // index = number
+  std::vector<std::string> names_;  // index = number
 };
 
 // Resolves a name on the host (blocking), in the order the host prefers.

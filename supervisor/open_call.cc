@@ -35,13 +35,14 @@ constexpr OpenRow kOpenRows[] = {
     {SYS_openat2, "openat2", 0, 1, -1, -1, 2, 3},
 };
 constexpr uint64_t kTmpfile = O_TMPFILE & ~O_DIRECTORY;
-constexpr uint64_t kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK |
-                                 O_SYNC | O_DSYNC | O_ASYNC | O_DIRECT | O_LARGEFILE | O_DIRECTORY |
-                                 O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | kTmpfile | 0100000;
+constexpr uint64_t kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND |
+                                 O_NONBLOCK | O_SYNC | O_DSYNC | O_ASYNC | O_DIRECT | O_LARGEFILE |
+                                 O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH |
+                                 kTmpfile | 0100000;
 constexpr uint64_t kKnownResolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS |
                                    RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_CACHED;
 constexpr size_t kMaxSeen = 16384;
-constexpr int kMaxRaces = 8;   // a name that appears and vanishes under us
+constexpr int kMaxRaces = 8;  // a name that appears and vanishes under us
 
 const OpenRow* row_of(int nr) {
   for (const OpenRow& row : kOpenRows) {
@@ -100,8 +101,10 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
   uint64_t resolve = 0, mode = 0;
   if (row->how >= 0) {
     open_how how{};
-    if (int error = read_how(call.tid, call.args[row->how], call.args[row->how_size], how)) return error;
-    // An O_PATH descriptor cannot be injected, and these flags are in memory: callers fall back to openat.
+    if (int error = read_how(call.tid, call.args[row->how], call.args[row->how_size], how))
+      return error;
+    // An O_PATH descriptor cannot be injected, and these flags are in memory: callers fall back to
+    // openat.
     if (how.flags & O_PATH) return ENOSYS;
     pin.flags = how.flags;
     mode = how.mode;
@@ -112,12 +115,14 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
     mode = call.args[row->mode] & 07777;
   }
   const int dirfd = row->dirfd >= 0 ? static_cast<int>(call.args[row->dirfd]) : AT_FDCWD;
-  if (int error = sandbox::read_string(call.tid, call.args[row->path], kMaxPath, pin.asked)) return error;
+  if (int error = sandbox::read_string(call.tid, call.args[row->path], kMaxPath, pin.asked))
+    return error;
 
   const uint64_t access = pin.flags & O_ACCMODE;
   pin.tmpfile = (pin.flags & kTmpfile) != 0;
   if (pin.tmpfile && ((pin.flags & O_TMPFILE) != O_TMPFILE || access == O_RDONLY)) return EINVAL;
-  if ((pin.flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY) && !pin.tmpfile) return EINVAL;
+  if ((pin.flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY) && !pin.tmpfile)
+    return EINVAL;
   pin.read = access == O_RDONLY || access == O_RDWR;
   pin.write = access != O_RDONLY || (pin.flags & O_TRUNC);
   if (int error = pin_object(call.tid, dirfd, resolve, pin)) return error;
@@ -131,15 +136,18 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
   return 0;
 }
 
-// One kernel walk instead of two, for the commonest call of all: reading a regular file. The hint may be
-// wrong at no cost but time; what is found is checked, and judged, before anyone is given it.
+// One kernel walk instead of two, for the commonest call of all: reading a regular file. The hint
+// may be wrong at no cost but time; what is found is checked, and judged, before anyone is given
+// it.
 bool OpenCalls::pin_in_one_step(Base base, PinnedOpen& pin) const {
   constexpr uint64_t kOther = O_CREAT | O_TRUNC | kTmpfile | O_DIRECTORY | O_PATH;
   if (!pin.read || pin.write || (pin.flags & kOther)) return false;
-  const bool system = pin.asked.starts_with("/usr/") || pin.asked.starts_with("/lib") || pin.asked.starts_with("/etc/");
+  const bool system = pin.asked.starts_with("/usr/") || pin.asked.starts_with("/lib") ||
+                      pin.asked.starts_with("/etc/");
   if (!system && !seen_regular_.contains(std::hash<std::string>{}(pin.asked))) return false;
   pin.object = trap_.walk.open_likely_regular(base, pin.asked, pin.flags & ~uint64_t{O_CLOEXEC});
-  if (pin.object && object_facts(pin.object.get(), pin.facts) == 0 && pin.facts.kind == kernel::FileKind::kRegular) {
+  if (pin.object && object_facts(pin.object.get(), pin.facts) == 0 &&
+      pin.facts.kind == kernel::FileKind::kRegular) {
     pin.path = PathWalk::path_of(pin.object.get(), pin.facts.nlink == 0);
     pin.ready = !pin.path.empty();
   }
@@ -192,24 +200,26 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   return 0;
 }
 
-// /dev/tty is the *caller's* controlling terminal: none, the one we share with it, or one of its own.
+// /dev/tty is the *caller's* controlling terminal: none, the one we share with it, or one of its
+// own.
 int OpenCalls::pin_terminal(int tid, PinnedOpen& pin) const {
   const auto stat = sandbox::read_file("/proc/" + std::to_string(tid) + "/stat", 4096);
   if (!stat) return ENXIO;
-  const size_t paren = stat->rfind(')');   // the command name may hold anything
+  const size_t paren = stat->rfind(')');  // the command name may hold anything
   int group = 0, session = 0, tty = 0;
   char state = 0;
   int parent = 0;
-  if (paren == std::string::npos ||
-      std::sscanf(stat->c_str() + paren + 1, " %c %d %d %d %d", &state, &parent, &group, &session, &tty) != 5) {
+  if (paren == std::string::npos || std::sscanf(stat->c_str() + paren + 1, " %c %d %d %d %d",
+                                                &state, &parent, &group, &session, &tty) != 5) {
     return ENXIO;
   }
   if (tty == 0) return ENXIO;
-  if (session == trap_.session_id) return 0;   // ours too: opening /dev/tty here gives the same terminal
+  if (session == trap_.session_id)
+    return 0;  // ours too: opening /dev/tty here gives the same terminal
   const auto number = static_cast<unsigned>(tty);
   const unsigned minor = (number & 0xff) | ((number >> 12) & 0xfff00);
-  Resolution r = trap_.walk.resolve(Caller{tid}, Base{}, "/dev/pts/" + std::to_string(minor), Final::kNoFollow,
-                                    Missing::kError);
+  Resolution r = trap_.walk.resolve(Caller{tid}, Base{}, "/dev/pts/" + std::to_string(minor),
+                                    Final::kNoFollow, Missing::kError);
   if (r.error) return ENXIO;
   pin.object = std::move(r.object);
   if (int error = object_facts(pin.object.get(), pin.facts)) return error;
@@ -220,7 +230,8 @@ int OpenCalls::pin_terminal(int tid, PinnedOpen& pin) const {
 // that errno (programs probe), and nothing is recorded.
 int OpenCalls::natively_refused(const PinnedOpen& pin) const {
   if (pin.create() && !pin.tmpfile) {
-    return ::faccessat(pin.parent.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) == 0 ? 0 : errno;
+    return ::faccessat(pin.parent.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) == 0 ? 0
+                                                                                           : errno;
   }
   if (pin.facts.kind == kernel::FileKind::kPipe) return 0;
   const int want = (pin.read ? R_OK : 0) | (pin.write ? W_OK : 0);
@@ -269,24 +280,28 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   const CallInfo info{call.tid, row_of(call.nr)->name, pin->asked};
   if (is_process_memory(pin->path)) {
     const kernel::Verb verb = pin->write ? kernel::Verb::kWrite : kernel::Verb::kRead;
-    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(info, pin->path, verb,
-                                                                   "memory of a process is never opened"));
+    trap_.listener.refuse(call.id,
+                          trap_.session.refuse_constraint(info, pin->path, verb,
+                                                          "memory of a process is never opened"));
     return Attempt::kDone;
   }
-  if (trap_.stdio.covers(pin->facts, pin->read, pin->write)) pin->facts.kind = kernel::FileKind::kPipe;
+  if (trap_.stdio.covers(pin->facts, pin->read, pin->write))
+    pin->facts.kind = kernel::FileKind::kPipe;
   const kernel::Call judged_call{pin->effect(), label_of(*pin)};
   Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin));
   if (!judged.certificate) {
     trap_.listener.refuse(call.id, judged.error);
     return Attempt::kDone;
   }
-  const bool waits = pin->facts.kind == kernel::FileKind::kFifo || pin->facts.kind == kernel::FileKind::kPipe;
+  const bool waits =
+      pin->facts.kind == kernel::FileKind::kFifo || pin->facts.kind == kernel::FileKind::kPipe;
   if (!waits || pin->create() || (pin->flags & O_NONBLOCK)) {
     return perform(call, std::move(judged), *pin, judged_call.object);
   }
   const auto shared = std::make_shared<Judged>(std::move(judged));
   const bool taken = pool_.try_run(call.id, [this, call, shared, pin, label = judged_call.object] {
-    (void)perform(call, std::move(*shared), *pin, label);   // an existing object: nothing to race for
+    (void)perform(call, std::move(*shared), *pin,
+                  label);  // an existing object: nothing to race for
   });
   if (!taken) {
     trap_.session.outcome(shared->seq, row_of(call.nr)->name, call.tid, EAGAIN, "emulated");
@@ -295,7 +310,8 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   return Attempt::kDone;
 }
 
-int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin, UniqueFd& out) const {
+int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin,
+                           UniqueFd& out) const {
   if (kernel::action_digest(pin.effect()) != certificate.digest()) return EACCES;
   const uint64_t dropped = O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   const int flags = static_cast<int>((pin.flags & ~dropped) | O_NOCTTY | O_CLOEXEC);
@@ -305,14 +321,15 @@ int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& p
     return out ? 0 : errno;
   }
   if (pin.create()) {
-    out.reset(::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | O_NOFOLLOW, pin.mode));
+    out.reset(::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | O_NOFOLLOW,
+                       pin.mode));
     return out ? 0 : errno;
   }
   if (pin.ready) return out = std::move(pin.object), 0;
   const int fd = reopen(pin.object.get(), flags);
   if (fd < 0) return -fd;
   out.reset(fd);
-  struct stat s{};
+  struct stat s {};
   if (::fstat(fd, &s) != 0 || s.st_ino != pin.facts.identity.ino || s.st_dev != pin.facts.dev) {
     // Only a device may answer with another inode than its name has (/dev/tty, /dev/ptmx).
     if (pin.facts.kind != kernel::FileKind::kDevice) return EACCES;
@@ -343,9 +360,8 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   if (error == 0 && judged.hold != 0) {
     ObjectFacts made = pin.facts;
     if (pin.create()) error = object_facts(fd.get(), made);
-    const auto settled = trap_.session.settle_file(judged.hold, fd.get(), made.identity,
-                                                   label.join(certificate.object_label()),
-                                                   !pin.inside);
+    const auto settled = trap_.session.settle_file(
+        judged.hold, fd.get(), made.identity, label.join(certificate.object_label()), !pin.inside);
     if (!settled) {
       trap_.session.fatal(settled.error().what);
       error = EIO;

@@ -18,16 +18,16 @@ namespace certgate::supervisor {
 // Everything an open is about, pinned: nothing here can be changed by the agent any more.
 struct PinnedOpen {
   std::string asked;
-  sandbox::UniqueFd object;       // the existing object, or for O_TMPFILE the directory
-  sandbox::UniqueFd parent;       // for a new file: its directory
-  std::string name;               // for a new file: its name there
-  ObjectFacts facts;              // of object, else of parent
-  std::string path;               // resolved, inside the sandbox
-  uint64_t flags = 0;             // as asked
-  uint32_t mode = 0;              // after umask, 0 when nothing is created
+  sandbox::UniqueFd object;  // the existing object, or for O_TMPFILE the directory
+  sandbox::UniqueFd parent;  // for a new file: its directory
+  std::string name;          // for a new file: its name there
+  ObjectFacts facts;         // of object, else of parent
+  std::string path;          // resolved, inside the sandbox
+  uint64_t flags = 0;        // as asked
+  uint32_t mode = 0;         // after umask, 0 when nothing is created
   bool read = false, write = false, tmpfile = false;
-  bool ready = false;             // object is open for reading already, as asked
-  bool inside = false;            // on one of the sandbox's own file systems
+  bool ready = false;   // object is open for reading already, as asked
+  bool inside = false;  // on one of the sandbox's own file systems
 
   bool create() const { return !name.empty() || tmpfile; }
   // The effect as the kernel judges it; perform recomputes the digest from this.
@@ -53,13 +53,14 @@ class OpenCalls {
   Attempt perform(const sandbox::TrappedCall& call, Judged judged, PinnedOpen& pin,
                   const kernel::Label& label);
   int check_binding(const sandbox::TrappedCall& call, const PinnedOpen& pin, int fd);
-  int open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin, sandbox::UniqueFd& out) const;
+  int open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin,
+                  sandbox::UniqueFd& out) const;
 
   Trap& trap_;
   BlockingPool& pool_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
-  mutable std::unordered_set<size_t> seen_regular_;   // hashes of paths; notify thread only; a hint
+  mutable std::unordered_set<size_t> seen_regular_;  // hashes of paths; notify thread only; a hint
 };
 
 }  // namespace certgate::supervisor

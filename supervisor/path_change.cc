@@ -30,26 +30,26 @@ constexpr int kFchmodat2 = 452;
 #else
 constexpr int kFchmodat2 = SYS_fchmodat2;
 #endif
-constexpr size_t kMaxXattr = 65536;   // XATTR_SIZE_MAX
+constexpr size_t kMaxXattr = 65536;  // XATTR_SIZE_MAX
 constexpr size_t kMaxXattrName = 256;
 
 // How an operand is pinned.
 enum As : int {
-  kEntry,          // must exist
-  kNewEntry,       // must not
-  kAnyEntry,       // either (the target of a rename)
-  kObject,         // following a last symlink
-  kLink,           // not following it
-  kLinkFlag,       // following unless AT_SYMLINK_NOFOLLOW is in `flags`
-  kSource,         // of link: an entry, or with AT_SYMLINK_FOLLOW / AT_EMPTY_PATH an object
+  kEntry,     // must exist
+  kNewEntry,  // must not
+  kAnyEntry,  // either (the target of a rename)
+  kObject,    // following a last symlink
+  kLink,      // not following it
+  kLinkFlag,  // following unless AT_SYMLINK_NOFOLLOW is in `flags`
+  kSource,    // of link: an entry, or with AT_SYMLINK_FOLLOW / AT_EMPTY_PATH an object
 };
 
 struct Changed;
-using Decode = int (*)(Changed&);          // copies what else the call points to; 0 or errno
-using Perform = int (*)(const Changed&);   // acts on what is pinned and copied; 0 or errno
+using Decode = int (*)(Changed&);         // copies what else the call points to; 0 or errno
+using Perform = int (*)(const Changed&);  // acts on what is pinned and copied; 0 or errno
 
 struct Operand {
-  int dirfd = -1, path = -1;      // argument numbers; path -1 = no such operand
+  int dirfd = -1, path = -1;  // argument numbers; path -1 = no such operand
   As as = kEntry;
 };
 
@@ -57,8 +57,8 @@ struct ChangeRow {
   int nr;
   const char* name;
   Operand a, b;
-  int flags;                      // argument number of AT_ flags, -1 = none
-  Decode decode;                  // nullptr = nothing more to copy
+  int flags;      // argument number of AT_ flags, -1 = none
+  Decode decode;  // nullptr = nothing more to copy
   Perform perform;
 };
 
@@ -68,9 +68,9 @@ struct Changed {
   const ChangeRow& row;
   PinnedPath a, b;
   uint32_t umask = 0;
-  std::string text;               // symlink: target; xattr: name
-  std::vector<char> value;        // xattr
-  std::optional<std::array<timespec, 2>> times;   // utime; none = now
+  std::string text;                              // symlink: target; xattr: name
+  std::vector<char> value;                       // xattr
+  std::optional<std::array<timespec, 2>> times;  // utime; none = now
   uint64_t arg(int i) const { return call.args[i]; }
   uint64_t flags() const { return row.flags >= 0 ? static_cast<uint32_t>(arg(row.flags)) : 0; }
 };
@@ -79,12 +79,15 @@ int done(long result) { return result == 0 ? 0 : errno; }
 
 int perform_rename(const Changed& c) {
   const auto flags = c.row.nr == SYS_renameat2 ? static_cast<unsigned>(c.arg(4)) : 0;
-  return done(::syscall(SYS_renameat2, c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(), c.b.name.c_str(), flags));
+  return done(::syscall(SYS_renameat2, c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(),
+                        c.b.name.c_str(), flags));
 }
 
 int perform_link(const Changed& c) {
-  if (!c.a.object) return done(::linkat(c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(), c.b.name.c_str(), 0));
-  return done(::linkat(AT_FDCWD, c.a.through().c_str(), c.b.dir.get(), c.b.name.c_str(), AT_SYMLINK_FOLLOW));
+  if (!c.a.object)
+    return done(::linkat(c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(), c.b.name.c_str(), 0));
+  return done(::linkat(AT_FDCWD, c.a.through().c_str(), c.b.dir.get(), c.b.name.c_str(),
+                       AT_SYMLINK_FOLLOW));
 }
 
 int decode_umask(Changed& c) {
@@ -93,7 +96,9 @@ int decode_umask(Changed& c) {
   return task ? 0 : ESRCH;
 }
 
-int decode_target(Changed& c) { return sandbox::read_string(c.call.tid, c.arg(0), kMaxPath, c.text); }
+int decode_target(Changed& c) {
+  return sandbox::read_string(c.call.tid, c.arg(0), kMaxPath, c.text);
+}
 
 int perform_symlink(const Changed& c) {
   return done(::symlinkat(c.text.c_str(), c.a.dir.get(), c.a.name.c_str()));
@@ -111,7 +116,8 @@ int perform_mkdir(const Changed& c) {
 
 int perform_mknod(const Changed& c) {
   const auto mode = static_cast<mode_t>(c.arg(c.row.a.path + 1) & ~uint64_t{c.umask});
-  return done(::mknodat(c.a.dir.get(), c.a.name.c_str(), mode, static_cast<dev_t>(c.arg(c.row.a.path + 2))));
+  return done(::mknodat(c.a.dir.get(), c.a.name.c_str(), mode,
+                        static_cast<dev_t>(c.arg(c.row.a.path + 2))));
 }
 
 int perform_truncate(const Changed& c) {
@@ -125,8 +131,8 @@ int perform_chmod(const Changed& c) {
 
 int perform_chown(const Changed& c) {
   const int first = c.row.a.path + 1;
-  return done(::fchownat(c.a.object.get(), "", static_cast<uid_t>(c.arg(first)), static_cast<gid_t>(c.arg(first + 1)),
-                         AT_EMPTY_PATH));
+  return done(::fchownat(c.a.object.get(), "", static_cast<uid_t>(c.arg(first)),
+                         static_cast<gid_t>(c.arg(first + 1)), AT_EMPTY_PATH));
 }
 
 // All forms of utime say the same two times; a null pointer means now.
@@ -135,15 +141,18 @@ int decode_times(Changed& c) {
   if (c.arg(at) == 0) return 0;
   std::array<timespec, 2> times{};
   if (c.row.nr == SYS_utimensat) {
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), times.data(), sizeof times)) return error;
+    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), times.data(), sizeof times))
+      return error;
   } else if (c.row.nr == SYS_utime) {
     utimbuf buffer{};
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), &buffer, sizeof buffer)) return error;
+    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), &buffer, sizeof buffer))
+      return error;
     times[0].tv_sec = buffer.actime;
     times[1].tv_sec = buffer.modtime;
   } else {
     timeval values[2];
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), values, sizeof values)) return error;
+    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), values, sizeof values))
+      return error;
     for (size_t i = 0; i < 2; ++i) {
       if (values[i].tv_usec < 0 || values[i].tv_usec >= 1'000'000) return EINVAL;
       times[i] = {values[i].tv_sec, values[i].tv_usec * 1000};
@@ -154,7 +163,8 @@ int decode_times(Changed& c) {
 }
 
 int perform_utime(const Changed& c) {
-  return done(::utimensat(c.a.object.get(), "", c.times ? c.times->data() : nullptr, AT_EMPTY_PATH));
+  return done(
+      ::utimensat(c.a.object.get(), "", c.times ? c.times->data() : nullptr, AT_EMPTY_PATH));
 }
 
 int decode_xattr_name(Changed& c) {
@@ -166,12 +176,15 @@ int decode_xattr(Changed& c) {
   if (int error = decode_xattr_name(c)) return error;
   if (c.arg(3) > kMaxXattr) return E2BIG;
   c.value.resize(c.arg(3));
-  return c.value.empty() ? 0 : sandbox::read_memory(c.call.tid, c.arg(2), c.value.data(), c.value.size());
+  return c.value.empty()
+             ? 0
+             : sandbox::read_memory(c.call.tid, c.arg(2), c.value.data(), c.value.size());
 }
 
 int perform_setxattr(const Changed& c) {
   if (c.a.facts.symlink) return EPERM;
-  return done(::setxattr(c.a.through().c_str(), c.text.c_str(), c.value.data(), c.value.size(), static_cast<int>(c.arg(4))));
+  return done(::setxattr(c.a.through().c_str(), c.text.c_str(), c.value.data(), c.value.size(),
+                         static_cast<int>(c.arg(4))));
 }
 
 int perform_removexattr(const Changed& c) {
@@ -208,12 +221,25 @@ constexpr ChangeRow kRows[] = {
     {SYS_utimensat, "utimensat", {0, 1, kLinkFlag}, kNone, 3, decode_times, perform_utime},
     {SYS_setxattr, "setxattr", {-1, 0, kObject}, kNone, -1, decode_xattr, perform_setxattr},
     {SYS_lsetxattr, "lsetxattr", {-1, 0, kLink}, kNone, -1, decode_xattr, perform_setxattr},
-    {SYS_removexattr, "removexattr", {-1, 0, kObject}, kNone, -1, decode_xattr_name, perform_removexattr},
-    {SYS_lremovexattr, "lremovexattr", {-1, 0, kLink}, kNone, -1, decode_xattr_name, perform_removexattr},
+    {SYS_removexattr,
+     "removexattr",
+     {-1, 0, kObject},
+     kNone,
+     -1,
+     decode_xattr_name,
+     perform_removexattr},
+    {SYS_lremovexattr,
+     "lremovexattr",
+     {-1, 0, kLink},
+     kNone,
+     -1,
+     decode_xattr_name,
+     perform_removexattr},
 };
 
 const ChangeRow* row_of(int nr) {
-  const auto* it = std::find_if(std::begin(kRows), std::end(kRows), [nr](const ChangeRow& r) { return r.nr == nr; });
+  const auto* it = std::find_if(std::begin(kRows), std::end(kRows),
+                                [nr](const ChangeRow& r) { return r.nr == nr; });
   return it != std::end(kRows) ? it : nullptr;
 }
 
@@ -243,7 +269,7 @@ bool PathChanges::handles(int nr) { return row_of(nr) != nullptr; }
 // Splits off the last name, keeping a trailing slash for the call itself to judge.
 int PathChanges::pin_entry(int tid, Base base, PinnedPath& out) const {
   const size_t end = out.asked.find_last_not_of('/');
-  if (end == std::string::npos) return EBUSY;   // "/" itself
+  if (end == std::string::npos) return EBUSY;  // "/" itself
   const size_t slash = out.asked.find_last_of('/', end);
   const std::string dir = slash == std::string::npos ? "." : out.asked.substr(0, slash + 1);
   out.name = out.asked.substr(slash == std::string::npos ? 0 : slash + 1);
@@ -258,19 +284,22 @@ int PathChanges::pin_entry(int tid, Base base, PinnedPath& out) const {
   if (out.path.empty()) return EACCES;
   if (out.path.back() != '/') out.path += '/';
   out.path += bare;
-  struct stat s{};
+  struct stat s {};
   out.exists = ::fstatat(out.dir.get(), bare.c_str(), &s, AT_SYMLINK_NOFOLLOW) == 0;
   return 0;
 }
 
-int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int as, PinnedPath& out) const {
+int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int as,
+                     PinnedPath& out) const {
   const ChangeRow* row = row_of(call.nr);
   const uint64_t flags = row->flags >= 0 ? static_cast<uint32_t>(call.args[row->flags]) : 0;
   const int dirfd = dirfd_arg >= 0 ? static_cast<int>(call.args[dirfd_arg]) : AT_FDCWD;
   // futimens is utimensat without a path, and AT_EMPTY_PATH names a descriptor too.
-  const bool no_path = call.args[path_arg] == 0 && (call.nr == SYS_utimensat || call.nr == SYS_futimesat);
+  const bool no_path =
+      call.args[path_arg] == 0 && (call.nr == SYS_utimensat || call.nr == SYS_futimesat);
   if (!no_path) {
-    if (int error = sandbox::read_string(call.tid, call.args[path_arg], kMaxPath, out.asked)) return error;
+    if (int error = sandbox::read_string(call.tid, call.args[path_arg], kMaxPath, out.asked))
+      return error;
   }
   const bool by_fd = no_path || (out.asked.empty() && (flags & AT_EMPTY_PATH));
   UniqueFd base;
@@ -278,15 +307,16 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   if (!by_fd && out.asked.empty()) return ENOENT;
   if (!wants_object(static_cast<As>(as), flags)) {
     const int error = pin_entry(call.tid, Base{base.get()}, out);
-    if (error != 0) return error == EBUSY && as == kNewEntry ? EEXIST : error;   // "/" exists
+    if (error != 0) return error == EBUSY && as == kNewEntry ? EEXIST : error;  // "/" exists
   } else {
     const bool follow = as == kObject || (as == kSource && (flags & AT_SYMLINK_FOLLOW)) ||
                         (as == kLinkFlag && !(flags & AT_SYMLINK_NOFOLLOW));
     if (by_fd) {
       out.object = std::move(base);
     } else {
-      Resolution r = trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, out.asked,
-                                        follow ? Final::kFollow : Final::kNoFollow, Missing::kError);
+      Resolution r =
+          trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, out.asked,
+                             follow ? Final::kFollow : Final::kNoFollow, Missing::kError);
       if (r.error) return r.error;
       out.object = std::move(r.object);
     }
@@ -299,7 +329,9 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   if (as == kNewEntry && out.exists) return EEXIST;
   if (as != kNewEntry && as != kAnyEntry && !out.exists) return ENOENT;
   // What the kernel would refuse anyway gets the kernel's errno and no record.
-  if (out.dir && as != kSource && ::faccessat(out.dir.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return errno;
+  if (out.dir && as != kSource &&
+      ::faccessat(out.dir.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0)
+    return errno;
   return 0;
 }
 
@@ -307,13 +339,15 @@ void PathChanges::handle(const TrappedCall& call) {
   const ChangeRow& row = *row_of(call.nr);
   Changed changed{call, row, {}, {}, 0, {}, {}, {}};
   int error = pin(call, row.a.dirfd, row.a.path, row.a.as, changed.a);
-  if (error == 0 && row.b.path >= 0) error = pin(call, row.b.dirfd, row.b.path, row.b.as, changed.b);
+  if (error == 0 && row.b.path >= 0)
+    error = pin(call, row.b.dirfd, row.b.path, row.b.as, changed.b);
   if (error == 0 && row.decode != nullptr) error = row.decode(changed);
   if (!trap_.listener.valid(call.id)) return;
   uint64_t seq = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
     if (error != 0 || (!path->dir && !path->object)) continue;
-    const Judged judged = trap_.session.judge({call.tid, row.name, path->asked}, kernel::Call{path->effect(), {}}, Hold{});
+    const Judged judged = trap_.session.judge({call.tid, row.name, path->asked},
+                                              kernel::Call{path->effect(), {}}, Hold{});
     if (!judged.certificate) {
       trap_.listener.refuse(call.id, judged.error);
       return;

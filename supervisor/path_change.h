@@ -1,8 +1,9 @@
-// Path changes: rename, link, symlink, unlink, rmdir, mkdir, mknod, truncate, chmod, chown, utime, xattr by
-// path. Each is a write to every path it changes: judged on pinned directories, performed on them.
+// Path changes: rename, link, symlink, unlink, rmdir, mkdir, mknod, truncate, chmod, chown, utime,
+// xattr by path. Each is a write to every path it changes: judged on pinned directories, performed
+// on them.
 //
-//   operand as *entry*   the directory pinned, the last name kept: what the call makes, moves or removes
-//   operand as *object*  the object itself pinned: what the call changes in place
+//   operand as *entry*   the directory pinned, the last name kept: what the call makes, moves or
+//   removes operand as *object*  the object itself pinned: what the call changes in place
 // A call with two operands needs a certificate for both before anything happens.
 #pragma once
 
@@ -14,13 +15,13 @@ namespace certgate::supervisor {
 
 // One path of a call, pinned.
 struct PinnedPath {
-  sandbox::UniqueFd dir;          // entry: its directory
-  std::string name;               // entry: its name there, with the slash it was asked with
-  sandbox::UniqueFd object;       // object: O_PATH
-  std::string asked, path;        // as written; as resolved inside
-  ObjectFacts facts;              // of object, else of dir
-  bool exists = false;            // entry: something has this name
-  bool inside = false;            // on one of the sandbox's own file systems
+  sandbox::UniqueFd dir;     // entry: its directory
+  std::string name;          // entry: its name there, with the slash it was asked with
+  sandbox::UniqueFd object;  // object: O_PATH
+  std::string asked, path;   // as written; as resolved inside
+  ObjectFacts facts;         // of object, else of dir
+  bool exists = false;       // entry: something has this name
+  bool inside = false;       // on one of the sandbox's own file systems
 
   kernel::OpenEffect effect() const;
   // "/proc/self/fd/N" of the object: the way to calls that take only paths.
@@ -31,10 +32,11 @@ class PathChanges {
  public:
   explicit PathChanges(Trap& trap) : trap_(trap) {}
   static bool handles(int nr);
-  void handle(const sandbox::TrappedCall& call);   // on the notify thread
+  void handle(const sandbox::TrappedCall& call);  // on the notify thread
 
  private:
-  int pin(const sandbox::TrappedCall& call, int dirfd_arg, int path_arg, int mode, PinnedPath& out) const;
+  int pin(const sandbox::TrappedCall& call, int dirfd_arg, int path_arg, int mode,
+          PinnedPath& out) const;
   int pin_entry(int tid, Base base, PinnedPath& out) const;
 
   Trap& trap_;

@@ -33,13 +33,13 @@ int sys_openat2(int dirfd, const char* path, uint64_t flags, uint64_t resolve) {
   for (int tries = 0; tries < 16; ++tries) {
     const long fd = ::syscall(SYS_openat2, dirfd, path, &how, sizeof how);
     if (fd >= 0) return static_cast<int>(fd);
-    if (errno != EAGAIN && errno != EINTR) break;   // EAGAIN: a rename raced a scoped ".."
+    if (errno != EAGAIN && errno != EINTR) break;  // EAGAIN: a rename raced a scoped ".."
   }
   return -errno;
 }
 
 bool on_procfs(int fd) {
-  struct statfs s{};
+  struct statfs s {};
   return ::fstatfs(fd, &s) == 0 && s.f_type == PROC_SUPER_MAGIC;
 }
 
@@ -50,7 +50,7 @@ uint64_t file_system_id(dev_t dev, int fd) {
   thread_local std::unordered_map<dev_t, uint64_t> known;
   const auto it = known.find(dev);
   if (it != known.end()) return it->second;
-  struct statfs s{};
+  struct statfs s {};
   uint64_t id = 0;
   if (::fstatfs(fd, &s) == 0) std::memcpy(&id, &s.f_fsid, sizeof id);
   if (id == 0) id = dev;
@@ -60,13 +60,19 @@ uint64_t file_system_id(dev_t dev, int fd) {
 
 kernel::FileKind kind_of(uint32_t mode) {
   switch (mode & S_IFMT) {
-    case S_IFREG: return kernel::FileKind::kRegular;
-    case S_IFDIR: return kernel::FileKind::kDirectory;
-    case S_IFIFO: return kernel::FileKind::kFifo;
-    case S_IFSOCK: return kernel::FileKind::kSocket;
+    case S_IFREG:
+      return kernel::FileKind::kRegular;
+    case S_IFDIR:
+      return kernel::FileKind::kDirectory;
+    case S_IFIFO:
+      return kernel::FileKind::kFifo;
+    case S_IFSOCK:
+      return kernel::FileKind::kSocket;
     case S_IFCHR:
-    case S_IFBLK: return kernel::FileKind::kDevice;
-    default: return kernel::FileKind::kOther;
+    case S_IFBLK:
+      return kernel::FileKind::kDevice;
+    default:
+      return kernel::FileKind::kOther;
   }
 }
 
@@ -90,7 +96,7 @@ int reopen(int fd, int flags) {
 }
 
 int object_facts(int fd, ObjectFacts& out) {
-  struct statx s{};
+  struct statx s {};
   const unsigned want = STATX_BASIC_STATS | STATX_BTIME;
   if (::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, want, &s) != 0) return errno;
   out.kind = kind_of(s.stx_mode);
@@ -100,7 +106,8 @@ int object_facts(int fd, ObjectFacts& out) {
   out.identity.fsid = file_system_id(out.dev, fd);
   out.identity.ino = s.stx_ino;
   constexpr int64_t kSecond = 1'000'000'000;
-  if (s.stx_mask & STATX_BTIME) out.identity.btime_ns = s.stx_btime.tv_sec * kSecond + s.stx_btime.tv_nsec;
+  if (s.stx_mask & STATX_BTIME)
+    out.identity.btime_ns = s.stx_btime.tv_sec * kSecond + s.stx_btime.tv_nsec;
   out.nlink = s.stx_nlink;
   out.uid = s.stx_uid;
   out.mode = s.stx_mode;
@@ -111,7 +118,7 @@ int object_facts(int fd, ObjectFacts& out) {
 }
 
 PathWalk::PathWalk(int root_fd) : root_(root_fd) {
-  struct stat s{};
+  struct stat s {};
   if (::fstat(root_fd, &s) == 0) {
     root_dev_ = s.st_dev;
     root_ino_ = s.st_ino;
@@ -131,7 +138,7 @@ std::string PathWalk::path_of(int fd, bool deleted) {
 }
 
 bool PathWalk::is_root(int fd) const {
-  struct stat s{};
+  struct stat s {};
   return ::fstat(fd, &s) == 0 && s.st_dev == root_dev_ && s.st_ino == root_ino_;
 }
 
@@ -164,13 +171,14 @@ UniqueFd PathWalk::open_likely_regular(Base base, const std::string& path, uint6
   const uint64_t scope = absolute ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
   // O_NONBLOCK: should it be a FIFO after all, nobody waits here.
   UniqueFd fd(sys_openat2(start, path.c_str(), flags | O_NONBLOCK | O_NOCTTY, scope));
-  if (fd && !(flags & O_NONBLOCK) && ::fcntl(fd.get(), F_SETFL, static_cast<int>(flags)) != 0) return UniqueFd();
+  if (fd && !(flags & O_NONBLOCK) && ::fcntl(fd.get(), F_SETFL, static_cast<int>(flags)) != 0)
+    return UniqueFd();
   return fd;
 }
 
 // The caller's own scoping (openat2): one kernel walk, no second way of understanding it.
-Resolution PathWalk::resolve_scoped(Base base, const std::string& path, Final final, Missing missing,
-                                    uint64_t flags) const {
+Resolution PathWalk::resolve_scoped(Base base, const std::string& path, Final final,
+                                    Missing missing, uint64_t flags) const {
   const uint64_t open_flags = O_PATH | (final == Final::kNoFollow ? O_NOFOLLOW : 0);
   if (path[0] == '/' && !(flags & (RESOLVE_BENEATH | RESOLVE_IN_ROOT))) {
     base.fd = root_;
@@ -190,8 +198,9 @@ Resolution PathWalk::resolve_scoped(Base base, const std::string& path, Final fi
   if (!parent) return Resolution::failed(ENOENT);
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
   if (name.empty()) return Resolution::failed(EISDIR);
-  const UniqueFd left(sys_openat2(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW, RESOLVE_BENEATH));
-  if (left) return Resolution::failed(ELOOP);   // a dangling link as last component
+  const UniqueFd left(
+      sys_openat2(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW, RESOLVE_BENEATH));
+  if (left) return Resolution::failed(ELOOP);  // a dangling link as last component
   return Resolution::missing(std::move(parent), name);
 }
 
@@ -219,7 +228,7 @@ Resolution PathWalk::walk(const Caller& caller, UniqueFd at, const std::string& 
       return Resolution::missing(std::move(at), name);
     }
     UniqueFd next(fd < 0 ? -1 : fd);
-    struct stat s{};
+    struct stat s {};
     std::string text;
     if (fd < 0 || ::fstat(fd, &s) != 0) return Resolution::failed(fd < 0 ? -fd : errno);
     if (!S_ISLNK(s.st_mode)) {
@@ -227,9 +236,10 @@ Resolution PathWalk::walk(const Caller& caller, UniqueFd at, const std::string& 
       at = std::move(next);
       continue;
     }
-    if (last && !must_be_dir && final == Final::kNoFollow) return Resolution::found(std::move(next));
+    if (last && !must_be_dir && final == Final::kNoFollow)
+      return Resolution::found(std::move(next));
     if (++links > kMaxLinks) return Resolution::failed(ELOOP);
-    struct stat dir{};
+    struct stat dir {};
     if (on_procfs(at.get()) && ::fstat(at.get(), &dir) == 0) {
       if (dir.st_ino != kProcRootIno) {
         // A magic link: the kernel jumps to the object itself. So do we, and judge what is there.

@@ -1,15 +1,17 @@
-// Path walk: resolves a path as the *caller* would, from outside its namespaces, and pins the result.
+// Path walk: resolves a path as the *caller* would, from outside its namespaces, and pins the
+// result.
 //
 //   PathWalk walk(root_fd);                              // the agent's "/", O_PATH
 //   Resolution r = walk.resolve(base, "/proc/self/fd/3", Final::kFollow, Missing::kError);
 //   if (r.error) return refuse(r.error);
-//   use(r.object);                                       // O_PATH descriptor of exactly that object
+//   use(r.object);                                       // O_PATH descriptor of exactly that
+//   object
 //
 // Two ways, same answer: the kernel's own walk in one openat2 (RESOLVE_IN_ROOT / RESOLVE_BENEATH),
 // and, where that cannot know what the caller would see (/proc/self, magic links, links that leave
-// the base), a walk component by component. State of the latter: (directory, components still to go,
-// links followed); each symlink pushes its text in front of what is still to go.
-// The result is a kernel object, never a string: what happens to the path afterwards is irrelevant.
+// the base), a walk component by component. State of the latter: (directory, components still to
+// go, links followed); each symlink pushes its text in front of what is still to go. The result is
+// a kernel object, never a string: what happens to the path afterwards is irrelevant.
 #pragma once
 
 #include <sys/stat.h>
@@ -23,16 +25,16 @@
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxPath = 4096;        // PATH_MAX, the NUL included
-inline constexpr int kMaxLinks = 40;            // as in the kernel
+inline constexpr size_t kMaxPath = 4096;  // PATH_MAX, the NUL included
+inline constexpr int kMaxLinks = 40;      // as in the kernel
 
-enum class Final : uint8_t { kFollow, kNoFollow };        // what a symlink as last component means
-enum class Missing : uint8_t { kError, kParent };         // ENOENT, or return the parent and the name
+enum class Final : uint8_t { kFollow, kNoFollow };  // what a symlink as last component means
+enum class Missing : uint8_t { kError, kParent };   // ENOENT, or return the parent and the name
 
 struct Resolution {
-  int error = 0;                // errno; 0 = object, or parent + name, is set
-  sandbox::UniqueFd object;     // O_PATH
-  sandbox::UniqueFd parent;     // Missing::kParent and the last component does not exist
+  int error = 0;             // errno; 0 = object, or parent + name, is set
+  sandbox::UniqueFd object;  // O_PATH
+  sandbox::UniqueFd parent;  // Missing::kParent and the last component does not exist
   std::string name;
 
   static Resolution failed(int error) {
@@ -68,14 +70,15 @@ class PathWalk {
   // Borrows the O_PATH descriptor of the agent's root directory.
   explicit PathWalk(int root_fd);
 
-  // `resolve_flags`: the caller's own openat2 RESOLVE_* flags, 0 for every other call. A combination
-  // that cannot be kept from outside gives ENOSYS, so that the caller falls back to openat.
+  // `resolve_flags`: the caller's own openat2 RESOLVE_* flags, 0 for every other call. A
+  // combination that cannot be kept from outside gives ENOSYS, so that the caller falls back to
+  // openat.
   Resolution resolve(const Caller& caller, Base base, const std::string& path, Final final,
                      Missing missing, uint64_t resolve_flags = 0) const;
 
-  // Opens what the kernel's own walk finds, for reading, in one step; empty when it finds nothing. Only
-  // for a path that is likely to be a regular file: anything else must not be touched before it is
-  // judged (a FIFO notices), and the caller drops it and goes by resolve() and reopen().
+  // Opens what the kernel's own walk finds, for reading, in one step; empty when it finds nothing.
+  // Only for a path that is likely to be a regular file: anything else must not be touched before
+  // it is judged (a FIFO notices), and the caller drops it and goes by resolve() and reopen().
   sandbox::UniqueFd open_likely_regular(Base base, const std::string& path, uint64_t flags) const;
 
   // The absolute path of a pinned object inside the sandbox ("" when it has none there), without
@@ -83,8 +86,8 @@ class PathWalk {
   static std::string path_of(int fd, bool deleted);
 
  private:
-  Resolution walk(const Caller& caller, sandbox::UniqueFd start, const std::string& path, Final final,
-                  Missing missing) const;
+  Resolution walk(const Caller& caller, sandbox::UniqueFd start, const std::string& path,
+                  Final final, Missing missing) const;
   Resolution resolve_scoped(Base base, const std::string& path, Final final, Missing missing,
                             uint64_t flags) const;
   bool is_root(int fd) const;

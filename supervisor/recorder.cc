@@ -20,7 +20,10 @@ int64_t now_ns(clockid_t clock) {
 }  // namespace
 
 Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq)
-    : run_(std::move(run)), token_(std::move(token)), segment_(std::move(segment)), next_seq_(next_seq) {}
+    : run_(std::move(run)),
+      token_(std::move(token)),
+      segment_(std::move(segment)),
+      next_seq_(next_seq) {}
 
 Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability) {
   const std::lock_guard lock(mutex_);

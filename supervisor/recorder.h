@@ -38,10 +38,10 @@ class Recorder {
   const std::string run_;
   const std::string token_;
   const sandbox::UniqueFd segment_;
-  std::mutex mutex_;                   // guards the fields below and the order of frames
+  std::mutex mutex_;  // guards the fields below and the order of frames
   uint64_t next_seq_;
   bool failed_ = false, closed_ = false;
-  std::vector<uint8_t> encoded_, frame_;   // reused buffers
+  std::vector<uint8_t> encoded_, frame_;  // reused buffers
 };
 
 }  // namespace certgate::supervisor

@@ -20,7 +20,7 @@ using Socket = asio::generic::stream_protocol::socket;
 using boost::system::error_code;
 
 void abort_on_close(int fd) {
-  const linger now{1, 0};   // the peer sees a reset, as the other side did
+  const linger now{1, 0};  // the peer sees a reset, as the other side did
   ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
@@ -39,7 +39,7 @@ struct Link : std::enable_shared_from_this<Link> {
                                                    error_code error, size_t n) {
       if (error == asio::error::eof) {
         error_code ignored;
-        to.shutdown(Socket::shutdown_send, ignored);   // half-close travels on
+        to.shutdown(Socket::shutdown_send, ignored);  // half-close travels on
         return self->finished();
       }
       if (error) return self->broken();
@@ -64,13 +64,13 @@ struct Link : std::enable_shared_from_this<Link> {
   Socket inside, outside;
   std::array<char, kRelayBuffer> up{}, down{};
   std::function<void()> on_end;
-  int done = 0;   // directions that have ended
+  int done = 0;  // directions that have ended
 };
 
 struct Relay::Impl {
   explicit Impl(asio::io_context& context) : io(context) {}
   asio::io_context& io;
-  std::mutex mutex;                                // guards the table
+  std::mutex mutex;  // guards the table
   std::map<uint64_t, std::shared_ptr<Link>> links;
   uint64_t next = 1;
 };
@@ -78,7 +78,8 @@ struct Relay::Impl {
 Relay::Relay(asio::io_context& io) : impl_(std::make_shared<Impl>(io)) {}
 Relay::~Relay() = default;
 
-uint64_t Relay::add(sandbox::UniqueFd inside, sandbox::UniqueFd outside, std::function<void()> on_end) {
+uint64_t Relay::add(sandbox::UniqueFd inside, sandbox::UniqueFd outside,
+                    std::function<void()> on_end) {
   auto link = std::make_shared<Link>(impl_->io);
   error_code error;
   link->inside.assign({AF_INET, SOCK_STREAM}, inside.get(), error);
@@ -113,7 +114,8 @@ void Relay::shut(uint64_t id) {
   const std::lock_guard lock(impl_->mutex);
   const auto it = impl_->links.find(id);
   if (it == impl_->links.end()) return;
-  // Both directions at once, in the kernel: what is in our buffers was written before, the rest never leaves.
+  // Both directions at once, in the kernel: what is in our buffers was written before, the rest
+  // never leaves.
   ::shutdown(it->second->outside.native_handle(), SHUT_RDWR);
   ::shutdown(it->second->inside.native_handle(), SHUT_RDWR);
 }

@@ -1,8 +1,9 @@
-// Relay: carries bytes between an agent's connection (accepted inside) and the host's (made outside).
+// Relay: carries bytes between an agent's connection (accepted inside) and the host's (made
+// outside).
 //
-// Both sockets belong to the relay from add() on. shut() cuts a connection for good from any thread:
-// when it returns, no byte the agent writes afterwards can leave. Bounded: one buffer per direction,
-// so a slow reader slows the writer, as TCP would.
+// Both sockets belong to the relay from add() on. shut() cuts a connection for good from any
+// thread: when it returns, no byte the agent writes afterwards can leave. Bounded: one buffer per
+// direction, so a slow reader slows the writer, as TCP would.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ class io_context;
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kRelayBuffer = 65536;    // bytes per direction
+inline constexpr size_t kRelayBuffer = 65536;  // bytes per direction
 inline constexpr size_t kMaxRelays = 4096;
 
 class Relay {

@@ -53,14 +53,17 @@ size_t printable(std::string_view s, size_t at) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
   const unsigned char c = byte(at);
   if (c >= 0x20 && c < 0x7f) return c == '\\' ? 0 : 1;
-  const size_t size = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+  const size_t size = c >= 0xc2 && c <= 0xdf   ? 2
+                      : c >= 0xe0 && c <= 0xef ? 3
+                      : c >= 0xf0 && c <= 0xf4 ? 4
+                                               : 0;
   if (size == 0 || at + size > s.size()) return 0;
   for (size_t i = 1; i < size; ++i) {
     if ((byte(at + i) & 0xc0) != 0x80) return 0;
   }
-  if (c == 0xc2 && byte(at + 1) < 0xa0) return 0;                       // C1 controls
-  if (c == 0xe0 && byte(at + 1) < 0xa0) return 0;                       // overlong
-  if (c == 0xed && byte(at + 1) >= 0xa0) return 0;                      // surrogates
+  if (c == 0xc2 && byte(at + 1) < 0xa0) return 0;   // C1 controls
+  if (c == 0xe0 && byte(at + 1) < 0xa0) return 0;   // overlong
+  if (c == 0xed && byte(at + 1) >= 0xa0) return 0;  // surrogates
   if (c == 0xf0 && byte(at + 1) < 0x90) return 0;
   if (c == 0xf4 && byte(at + 1) >= 0x90) return 0;
   // Marks that reorder or hide text on a terminal: U+200B..U+200F, U+2028..U+202E, U+2066..U+2069.
@@ -119,8 +122,8 @@ kernel::Record describe(const CallInfo& info, const kernel::Call& call) {
 }
 
 std::string refusal_line(const kernel::Record& record) {
-  std::string line = fmt::format("certgate: refused {} {}: {}", verb_word(record), escape(record.object),
-                                 record.reason);
+  std::string line = fmt::format("certgate: refused {} {}: {}", verb_word(record),
+                                 escape(record.object), record.reason);
   if (!record.culprit.empty()) line += fmt::format(" {}", escape(record.culprit));
   if (!record.rule.empty()) {
     line += fmt::format(" (rule {}: {})", record.rule, escape(record.why));
@@ -128,7 +131,8 @@ std::string refusal_line(const kernel::Record& record) {
     line += fmt::format(" ({})", escape(record.why));
   }
   // The commonest surprise: something was piped in, and nobody said whose words it carries.
-  if (record.culprit == "unknown") line += "; if that is stdin, say what it carries with --stdin-origin";
+  if (record.culprit == "unknown")
+    line += "; if that is stdin, say what it carries with --stdin-origin";
   return line + fmt::format("; see: certgate audit why {}", record.id());
 }
 
@@ -137,9 +141,9 @@ std::string refusal_json(const kernel::Record& record) {
   ::clock_gettime(CLOCK_REALTIME, &t);
   tm utc{};
   ::gmtime_r(&t.tv_sec, &utc);
-  const std::string time = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", utc.tm_year + 1900,
-                                       utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                                       t.tv_nsec);
+  const std::string time =
+      fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", utc.tm_year + 1900, utc.tm_mon + 1,
+                  utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, t.tv_nsec);
   return fmt::format(
       R"({{"id":{},"time":"{}","agent":{},"seq":{},"kind":"refusal","verdict":"refuse","call":{},"object":{},)"
       R"("rule":{},"reason":{},"origins":{},"errno":{}}})",
@@ -153,7 +157,7 @@ void print_line(const std::string& line) {
   for (size_t at = 0; at < text.size();) {
     const ssize_t n = ::write(STDERR_FILENO, text.data() + at, text.size() - at);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;   // the operator closed stderr: the log has it
+    if (n <= 0) return;  // the operator closed stderr: the log has it
     at += static_cast<size_t>(n);
   }
 }

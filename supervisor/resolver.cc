@@ -22,13 +22,13 @@ namespace certgate::supervisor {
 namespace {
 
 namespace asio = boost::asio;
-using boost::system::error_code;
 using asio::ip::tcp;
 using asio::ip::udp;
+using boost::system::error_code;
 using Reply = std::function<void(std::vector<uint8_t>)>;
 
 constexpr uint16_t kPort = 53;
-constexpr uint32_t kTtl = 60;   // seconds, for us and for the caller's cache
+constexpr uint32_t kTtl = 60;  // seconds, for us and for the caller's cache
 constexpr size_t kMaxRemembered = 4096;
 
 Status bind_inside(int fd, bool tcp_socket) {
@@ -40,7 +40,8 @@ Status bind_inside(int fd, bool tcp_socket) {
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0) {
     return fail_errno("bind the resolver inside the sandbox", errno);
   }
-  if (tcp_socket && ::listen(fd, 16) != 0) return fail_errno("listen for TCP queries inside", errno);
+  if (tcp_socket && ::listen(fd, 16) != 0)
+    return fail_errno("listen for TCP queries inside", errno);
   return ok();
 }
 
@@ -59,17 +60,18 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
   using Clock = std::chrono::steady_clock;
 
   void receive() {
-    datagrams.async_receive_from(asio::buffer(room), from, [self = shared_from_this()](error_code e, size_t n) {
-      if (e == asio::error::operation_aborted) return;
-      if (!e) {
-        const udp::endpoint to = self->from;
-        self->answer_query(self->room.data(), n, [self, to](const std::vector<uint8_t>& bytes) {
-          error_code ignored;   // a reply that cannot be sent is a lost datagram
-          self->datagrams.send_to(asio::buffer(bytes), to, 0, ignored);
+    datagrams.async_receive_from(
+        asio::buffer(room), from, [self = shared_from_this()](error_code e, size_t n) {
+          if (e == asio::error::operation_aborted) return;
+          if (!e) {
+            const udp::endpoint to = self->from;
+            self->answer_query(self->room.data(), n, [self, to](const std::vector<uint8_t>& bytes) {
+              error_code ignored;  // a reply that cannot be sent is a lost datagram
+              self->datagrams.send_to(asio::buffer(bytes), to, 0, ignored);
+            });
+          }
+          self->receive();
         });
-      }
-      self->receive();
-    });
   }
 
   void accept() {
@@ -84,30 +86,39 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
   }
 
   void read_stream(const std::shared_ptr<Stream>& stream) {
-    asio::async_read(stream->socket, asio::buffer(stream->head), [self = shared_from_this(), stream](error_code e, size_t) {
-      const size_t size = size_t{stream->head[0]} << 8 | stream->head[1];
-      if (e || size == 0 || size > dns::kMaxQuery) return self->end_stream();
-      stream->body.resize(size);
-      asio::async_read(stream->socket, asio::buffer(stream->body), [self, stream](error_code error, size_t n) {
-        if (error) return self->end_stream();
-        self->answer_query(stream->body.data(), n, [self, stream](std::vector<uint8_t> bytes) {
-          const auto length = static_cast<uint16_t>(bytes.size());
-          bytes.insert(bytes.begin(), {static_cast<uint8_t>(length >> 8), static_cast<uint8_t>(length)});
-          auto owned = std::make_shared<std::vector<uint8_t>>(std::move(bytes));
-          asio::async_write(stream->socket, asio::buffer(*owned), [self, stream, owned](error_code, size_t) {
-            self->end_stream();   // one query a connection, as RFC 7766 allows a server
-          });
+    asio::async_read(
+        stream->socket, asio::buffer(stream->head),
+        [self = shared_from_this(), stream](error_code e, size_t) {
+          const size_t size = size_t{stream->head[0]} << 8 | stream->head[1];
+          if (e || size == 0 || size > dns::kMaxQuery) return self->end_stream();
+          stream->body.resize(size);
+          asio::async_read(
+              stream->socket, asio::buffer(stream->body),
+              [self, stream](error_code error, size_t n) {
+                if (error) return self->end_stream();
+                self->answer_query(
+                    stream->body.data(), n, [self, stream](std::vector<uint8_t> bytes) {
+                      const auto length = static_cast<uint16_t>(bytes.size());
+                      bytes.insert(bytes.begin(), {static_cast<uint8_t>(length >> 8),
+                                                   static_cast<uint8_t>(length)});
+                      auto owned = std::make_shared<std::vector<uint8_t>>(std::move(bytes));
+                      asio::async_write(stream->socket, asio::buffer(*owned),
+                                        [self, stream, owned](error_code, size_t) {
+                                          self->end_stream();  // one query a connection, as RFC
+                                                               // 7766 allows a server
+                                        });
+                    });
+              });
         });
-      });
-    });
   }
   void end_stream() { --open_streams; }
 
   void answer_query(const uint8_t* data, size_t size, Reply reply) {
     const auto parsed = dns::parse_query(data, size);
-    if (!parsed) return;   // not a query: nothing that could be answered
+    if (!parsed) return;  // not a query: nothing that could be answered
     const dns::Query& query = *parsed;
-    if (query.cls != dns::kClassIn) return reply(dns::answer(query, dns::Code::kNotImplemented, {}, 0));
+    if (query.cls != dns::kClassIn)
+      return reply(dns::answer(query, dns::Code::kNotImplemented, {}, 0));
     if (!names.could_allow(query.name)) {
       refuse(query.name);
       return reply(dns::answer(query, dns::Code::kNoSuchName, {}, 0));
@@ -116,7 +127,8 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
     if (names.has_via(query.name)) return reply(found(query));
     const auto it = exists.find(query.name);
     if (it != exists.end() && Clock::now() < it->second.until) {
-      return reply(it->second.found ? found(query) : dns::answer(query, dns::Code::kNoSuchName, {}, 0));
+      return reply(it->second.found ? found(query)
+                                    : dns::answer(query, dns::Code::kNoSuchName, {}, 0));
     }
     look_up(query, std::move(reply));
   }
@@ -129,9 +141,11 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
     return dns::answer(query, dns::Code::kOk, ipv4, kTtl);
   }
 
-  // The host's resolver may take seconds: it runs elsewhere, its answer comes back to the io thread.
+  // The host's resolver may take seconds: it runs elsewhere, its answer comes back to the io
+  // thread.
   void look_up(const dns::Query& query, Reply reply) {
-    if (in_flight >= kMaxLookups) return reply(dns::answer(query, dns::Code::kServerFailure, {}, 0));
+    if (in_flight >= kMaxLookups)
+      return reply(dns::answer(query, dns::Code::kServerFailure, {}, 0));
     ++in_flight;
     asio::post(workers, [self = shared_from_this(), query, reply = std::move(reply)]() mutable {
       const bool there = static_cast<bool>(resolve_on_host(query.name));
@@ -161,7 +175,7 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
   tcp::acceptor streams;
   udp::endpoint from;
   std::array<uint8_t, dns::kMaxQuery> room{};
-  std::map<std::string, Known> exists;      // io thread only, like all below
+  std::map<std::string, Known> exists;  // io thread only, like all below
   std::set<std::string> refused;
   size_t in_flight = 0, open_streams = 0;
   asio::thread_pool workers{2};
@@ -171,7 +185,8 @@ Resolver::Resolver(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Resolver::Resolver(Resolver&&) noexcept = default;
 Resolver::~Resolver() = default;
 
-Result<Resolver> Resolver::start(asio::io_context& io, NetCalls& net, NameTable& names, Session& session) {
+Result<Resolver> Resolver::start(asio::io_context& io, NetCalls& net, NameTable& names,
+                                 Session& session) {
   auto impl = std::make_shared<Impl>(io, names, session);
   CG_TRY(sandbox::UniqueFd datagrams, net.inside_socket(AF_INET, SOCK_DGRAM));
   CG_TRY(sandbox::UniqueFd streams, net.inside_socket(AF_INET, SOCK_STREAM));

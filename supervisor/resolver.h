@@ -1,9 +1,9 @@
 // Resolver: the only name server inside, on UDP and TCP port 53 of kResolverAddress.
 //
-// Answers A queries for names that some connect rule could allow with the address that stands for the
-// name (name_table.h); AAAA and other types of such names get an empty answer; every other name gets
-// NXDOMAIN and a refusal in the log. Whether an allowed name exists at all is asked on the host, off
-// the io thread, and remembered for a while.
+// Answers A queries for names that some connect rule could allow with the address that stands for
+// the name (name_table.h); AAAA and other types of such names get an empty answer; every other name
+// gets NXDOMAIN and a refusal in the log. Whether an allowed name exists at all is asked on the
+// host, off the io thread, and remembered for a while.
 #pragma once
 
 #include <memory>
@@ -13,13 +13,14 @@
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxLookups = 16;        // host look-ups in flight
-inline constexpr size_t kMaxTcpQueries = 64;     // TCP connections to the resolver
+inline constexpr size_t kMaxLookups = 16;     // host look-ups in flight
+inline constexpr size_t kMaxTcpQueries = 64;  // TCP connections to the resolver
 
 class Resolver {
  public:
   // Opens its sockets inside. Runs on the io context's thread.
-  static Result<Resolver> start(boost::asio::io_context& io, NetCalls& net, NameTable& names, Session& session);
+  static Result<Resolver> start(boost::asio::io_context& io, NetCalls& net, NameTable& names,
+                                Session& session);
   Resolver(Resolver&&) noexcept;
   ~Resolver();
 

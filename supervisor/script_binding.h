@@ -1,6 +1,6 @@
 // Script bindings: an exec of a script is proved only for its interpreter, which opens the script
-// again by path. Until it has, the script is *bound*: that process's next open of that path must find
-// the certified inode with the certified content, or the process is killed.
+// again by path. Until it has, the script is *bound*: that process's next open of that path must
+// find the certified inode with the certified content, or the process is killed.
 //
 // State per process:  (none) → bound(path, file, digest) → (none) at the matching open or next exec
 #pragma once
@@ -17,8 +17,8 @@ namespace certgate::supervisor {
 inline constexpr size_t kMaxBindings = 4096;
 
 struct ScriptBinding {
-  std::string asked;              // the path the interpreter was given
-  kernel::ExecImage script;       // what it must find there
+  std::string asked;         // the path the interpreter was given
+  kernel::ExecImage script;  // what it must find there
   uint64_t certificate_seq = 0;
 };
 
@@ -30,7 +30,7 @@ class ScriptBindings {
   std::optional<ScriptBinding> take(int tgid, const std::string& asked);
 
  private:
-  std::mutex mutex_;              // guards bound_
+  std::mutex mutex_;  // guards bound_
   std::map<int, ScriptBinding> bound_;
 };
 

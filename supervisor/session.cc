@@ -34,7 +34,8 @@ std::string rule_ids(const kernel::Certificate& certificate, const kernel::Polic
 }  // namespace
 
 bool open_for_writing(int pin) {
-  // A read lease is granted only while nobody has the file open for writing. It is given back at once.
+  // A read lease is granted only while nobody has the file open for writing. It is given back at
+  // once.
   sandbox::UniqueFd fd(reopen(pin, O_RDONLY | O_NONBLOCK | O_NOCTTY));
   if (!fd) return true;
   if (::fcntl(fd.get(), F_SETLEASE, F_RDLCK) != 0) return true;
@@ -42,8 +43,8 @@ bool open_for_writing(int pin) {
   return false;
 }
 
-Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
-                 Channel& channel, Report report)
+Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder,
+                 LabelView labels, Channel& channel, Report report)
     : decider_(std::move(decider)),
       recorder_(recorder),
       labels_(std::move(labels)),
@@ -71,11 +72,12 @@ size_t Session::refusals() const {
 }
 
 void Session::fatal(const std::string& what) const {
-  if (recorder_.closed()) return;   // the run has ended; whoever is left has lost its caller
+  if (recorder_.closed()) return;  // the run has ended; whoever is left has lost its caller
   if (fatal_) fatal_(what);
 }
 
-Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file, const std::string& path) const {
+Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file,
+                                          const std::string& path) const {
   CG_TRY(std::optional<kernel::Label> stored, labels_.find(file));
   if (stored) return *std::move(stored);
   return decider_.policy().zone_label(path);
@@ -85,7 +87,8 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
   const std::lock_guard lock(mutex_);
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kMaxHeld) {
-    return refused(info, call, decider_.constraint(state_, "more than 4096 files or connections held open"));
+    return refused(info, call,
+                   decider_.constraint(state_, "more than 4096 files or connections held open"));
   }
   kernel::Verdict verdict = decider_.decide(state_, call, now());
   if (auto* refusal = std::get_if<kernel::Refusal>(&verdict);
@@ -127,8 +130,9 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
     if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
     held_.push_back(std::move(held));
     const bool file = hold.kind == Hold::Kind::kWritableFile;
-    state_.held.push_back({file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
-                           certificate.rules().back().rule, object_text(call.effect)});
+    state_.held.push_back(
+        {file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
+         certificate.rules().back().rule, object_text(call.effect)});
   }
   return out;
 }
@@ -140,7 +144,7 @@ Status Session::finish_raise(const kernel::Certificate& certificate) {
   for (const uint32_t index : shut) {
     if (index >= held_.size()) continue;
     if (held_[index].shut) held_[index].shut();
-    erase_held(index);   // a pending one finds itself gone when it settles
+    erase_held(index);  // a pending one finds itself gone when it settles
   }
   prune_dead_files();
   for (const Held& held : held_) {
@@ -173,7 +177,7 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
   }
   for (size_t i = 0; i < held_.size(); ++i) {
     if (held_[i].id != hold) continue;
-    for (size_t j = 0; j < held_.size(); ++j) {   // one entry per file and rule is enough
+    for (size_t j = 0; j < held_.size(); ++j) {  // one entry per file and rule is enough
       if (j != i && !held_[j].pending && !held_[j].shut && held_[j].file == file &&
           state_.held[j].rule == state_.held[i].rule) {
         erase_held(i);
@@ -210,7 +214,8 @@ void Session::release(uint64_t hold) {
   }
 }
 
-Judged Session::refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal) {
+Judged Session::refused(const CallInfo& info, const kernel::Call& call,
+                        const kernel::Refusal& refusal) {
   Judged out;
   out.error = EACCES;
   kernel::Record record = describe(info, call);
@@ -218,7 +223,8 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call, const ke
   record.rule = refusal.rule;
   record.reason = kernel::reason_text(refusal.reason);
   record.origins = refusal.decision.text();
-  if (refusal.reason == kernel::Reason::kUntrustedOrigin || refusal.reason == kernel::Reason::kHeldWritable) {
+  if (refusal.reason == kernel::Reason::kUntrustedOrigin ||
+      refusal.reason == kernel::Reason::kHeldWritable) {
     record.culprit = refusal.origin.text();
   }
   record.argument = refusal.argument;
@@ -276,7 +282,8 @@ void Session::refuse_name(const std::string& name) {
   report(copy, *seq);
 }
 
-void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int error, const char* grade) {
+void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int error,
+                      const char* grade) {
   kernel::Record record;
   record.kind = kernel::RecordKind::kOutcome;
   record.call = call;
@@ -294,7 +301,8 @@ void Session::report(const kernel::Record& record, uint64_t seq) {
   shown.seq = seq;
   // A program that retries in a loop must not drown the operator; the log has every one.
   if (reported_ > kMaxReportedLines) return;
-  const std::string key = shown.call + '\0' + shown.object + '\0' + shown.reason + '\0' + shown.rule;
+  const std::string key =
+      shown.call + '\0' + shown.object + '\0' + shown.reason + '\0' + shown.rule;
   if (!reported_once_.insert(key).second) return;
   if (reported_++ == kMaxReportedLines) {
     print_line("certgate: further refusals are not printed; see: certgate audit list");

@@ -1,16 +1,17 @@
 // Session: the state of one hosted agent and the one place where a call is judged.
 //
-//   auto judged = session.judge(info, call, hold);       // decide + record + label joins, atomically
-//   if (judged.certificate) perform(std::move(*judged.certificate), pinned);
-//   else listener.refuse(id, judged.error);
+//   auto judged = session.judge(info, call, hold);       // decide + record + label joins,
+//   atomically if (judged.certificate) perform(std::move(*judged.certificate), pinned); else
+//   listener.refuse(id, judged.error);
 //
-// judge() holds the session lock over decide → record → apply → raise, so that the log's order is the
-// order of decisions and a raise is a transaction: when judge() returns a certificate that raises the
-// label, every connection whose rule rejects the new label has been shut down and every file that is
-// still open for writing carries the new label.
+// judge() holds the session lock over decide → record → apply → raise, so that the log's order is
+// the order of decisions and a raise is a transaction: when judge() returns a certificate that
+// raises the label, every connection whose rule rejects the new label has been shut down and every
+// file that is still open for writing carries the new label.
 //
-// A handle that outlives its call (a file opened for writing, a connection) is held from the moment it
-// is judged ("pending"), so that a raise in another thread cannot slip between decision and effect:
+// A handle that outlives its call (a file opened for writing, a connection) is held from the moment
+// it is judged ("pending"), so that a raise in another thread cannot slip between decision and
+// effect:
 //   pending → live (settle_*) → gone (release, pruned, shut)
 #pragma once
 
@@ -32,30 +33,30 @@
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxHeld = 4096;         // handles of one agent
-inline constexpr size_t kPruneHeldAt = 512;      // look for dead ones beyond this
-inline constexpr size_t kMaxReportedLines = 200; // refusals printed per run; all are in the log
+inline constexpr size_t kMaxHeld = 4096;          // handles of one agent
+inline constexpr size_t kPruneHeldAt = 512;       // look for dead ones beyond this
+inline constexpr size_t kMaxReportedLines = 200;  // refusals printed per run; all are in the log
 
 // What a record says about a call beyond the effect itself.
 struct CallInfo {
   int pid = 0;
   const char* call = "";
-  std::string asked;          // as the agent wrote it
+  std::string asked;  // as the agent wrote it
 };
 
 // What will outlive the call, if anything.
 struct Hold {
   enum class Kind : uint8_t { kNone, kWritableFile, kConnection } kind = Kind::kNone;
-  int pin = -1;                       // O_PATH of an existing file (lent; duplicated)
+  int pin = -1;  // O_PATH of an existing file (lent; duplicated)
   kernel::FileIdentity file;
-  bool labelled = true;               // false: the file lives and dies with the sandbox
+  bool labelled = true;  // false: the file lives and dies with the sandbox
 };
 
 struct Judged {
   std::optional<kernel::Certificate> certificate;
-  uint64_t seq = 0;                   // of the certificate's or refusal's record
-  uint64_t hold = 0;                  // id for settle_* / release, 0 = none
-  int error = 0;                      // errno for the caller when refused
+  uint64_t seq = 0;   // of the certificate's or refusal's record
+  uint64_t hold = 0;  // id for settle_* / release, 0 = none
+  int error = 0;      // errno for the caller when refused
   const kernel::Rule* rule(const kernel::Policy& policy, size_t i) const {
     return &policy.rules[certificate->rules()[i].rule];
   }
@@ -77,18 +78,19 @@ class Session {
   // The outcome leaf of a certificate.
   void outcome(uint64_t certificate_seq, const char* call, int pid, int error, const char* grade);
 
-  // The file exists now: gives it its label and keeps a pin. Must succeed before the fd is handed over.
-  Status settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file, const kernel::Label& label,
-                     bool labelled);
-  // `shut` closes the connection for good (both directions) and may be called from any thread, under
-  // the session lock. False: a raise has shut it already; do not hand it over.
+  // The file exists now: gives it its label and keeps a pin. Must succeed before the fd is handed
+  // over.
+  Status settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
+                     const kernel::Label& label, bool labelled);
+  // `shut` closes the connection for good (both directions) and may be called from any thread,
+  // under the session lock. False: a raise has shut it already; do not hand it over.
   bool settle_connection(uint64_t hold, std::function<void()> shut);
   void release(uint64_t hold);
 
   // The label of an unopened file: stored, else its zone's.
   Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path) const;
   kernel::Label label() const;
-  size_t refusals() const;   // printed so far
+  size_t refusals() const;  // printed so far
   const kernel::Decider& decider() const { return decider_; }
   // Called once when the log or the label store has failed: must end the agent.
   void on_fatal(std::function<void(const std::string&)> handler) { fatal_ = std::move(handler); }
@@ -118,9 +120,9 @@ class Session {
   const Report report_;
   const int64_t started_ns_;
   std::function<void(const std::string&)> fatal_;
-  mutable std::mutex mutex_;          // guards all below
+  mutable std::mutex mutex_;  // guards all below
   kernel::State state_;
-  std::vector<Held> held_;            // parallel to state_.held
+  std::vector<Held> held_;  // parallel to state_.held
   uint64_t next_hold_ = 1;
   size_t reported_ = 0;
   std::set<std::string> reported_once_;

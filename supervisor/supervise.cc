@@ -27,12 +27,13 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr const char* kPrivatePlaces[] = {"tmp", "var/tmp", "run", "dev", "dev/shm", "dev/pts", "proc"};
+constexpr const char* kPrivatePlaces[] = {"tmp",     "var/tmp", "run", "dev",
+                                          "dev/shm", "dev/pts", "proc"};
 
 PrivatePlaces private_places(int root, const std::string& home) {
   PrivatePlaces out;
   const auto add = [&](const char* path) {
-    struct stat s{};
+    struct stat s {};
     if (::fstatat(root, path, &s, AT_SYMLINK_NOFOLLOW) == 0) out.devs.insert(s.st_dev);
   };
   for (const char* path : kPrivatePlaces) add(path);
@@ -42,11 +43,11 @@ PrivatePlaces private_places(int root, const std::string& home) {
 
 void prepare_process() {
   ::prctl(PR_SET_DUMPABLE, 0);
-  ::umask(0);   // creation modes are computed from the agent's umask, and must arrive unchanged
+  ::umask(0);  // creation modes are computed from the agent's umask, and must arrive unchanged
   ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGINT, SIG_IGN);    // Ctrl-C is for the agent
+  ::signal(SIGINT, SIG_IGN);  // Ctrl-C is for the agent
   ::signal(SIGQUIT, SIG_IGN);
-  ::signal(SIGIO, SIG_IGN);     // a read lease that someone broke while we looked
+  ::signal(SIGIO, SIG_IGN);  // a read lease that someone broke while we looked
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
@@ -54,12 +55,15 @@ void prepare_process() {
   }
 }
 
-void kill_sandbox(int init_pidfd) { ::syscall(SYS_pidfd_send_signal, init_pidfd, SIGKILL, nullptr, 0); }
+void kill_sandbox(int init_pidfd) {
+  ::syscall(SYS_pidfd_send_signal, init_pidfd, SIGKILL, nullptr, 0);
+}
 
-// The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed on.
-void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs, NetCalls& net,
-                 PathChanges& changes) {
-  listener.set_wake(sandbox::Wake::kSameCpu);   // older kernels: slower, not different
+// The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed
+// on.
+void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
+                 NetCalls& net, PathChanges& changes) {
+  listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   for (;;) {
     const auto call = listener.receive();
     if (!call) return;
@@ -82,7 +86,7 @@ void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls&
         if (PathChanges::handles(call->nr)) {
           changes.handle(*call);
         } else {
-          listener.refuse(call->id, ENOSYS);   // the filter and this list disagree: nothing happens
+          listener.refuse(call->id, ENOSYS);  // the filter and this list disagree: nothing happens
         }
     }
   }
@@ -113,8 +117,10 @@ Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box) {
 void explain_start_failure(int status, const std::string& command, bool started, size_t refusals) {
   if (started || refusals > 0) return;
   if (status == kExitNotFound) {
-    print_line(fmt::format("certgate: {}: command not found inside the sandbox (PATH and the policy's "
-                           "read_only list decide what is there)", escape(command)));
+    print_line(
+        fmt::format("certgate: {}: command not found inside the sandbox (PATH and the policy's "
+                    "read_only list decide what is there)",
+                    escape(command)));
   } else if (status == kExitRefused) {
     print_line(fmt::format("certgate: {}: not executable", escape(command)));
   }
@@ -127,22 +133,29 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
   CG_CHECK(check_token(token, hosting.policy));
   CG_CHECK(kernel::validate(hosting.policy));
-  CG_TRY(LabelView labels, LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
+  CG_TRY(LabelView labels,
+         LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
   prepare_process();
 
   Channel channel(std::move(channel_fd));
   Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
   const sandbox::Listener listener(std::move(box.notify));
-  Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder, std::move(labels), channel,
-                  hosting.report);
+  Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
+                  std::move(labels), channel, hosting.report);
   session.on_fatal([&box](const std::string& what) {
     print_line("certgate: " + escape(what) + "; the agent was ended");
     kill_sandbox(box.init_pidfd.get());
   });
   const PathWalk walk(box.root.get());
-  Trap trap{listener, session, walk, private_places(box.root.get(), hosting.spec.home),
-            InheritedStdio::of_this_process(), ::geteuid(), ::getegid(), ::getsid(0)};
+  Trap trap{listener,
+            session,
+            walk,
+            private_places(box.root.get(), hosting.spec.home),
+            InheritedStdio::of_this_process(),
+            ::geteuid(),
+            ::getegid(),
+            ::getsid(0)};
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);
@@ -155,7 +168,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
   PathChanges changes(trap);
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes); });
-  notify.detach();   // ends with the process: the listener has no caller once the sandbox is gone
+  notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 
   CG_CHECK(sandbox::release(box));
   CG_TRY(const int wait_status, run_until_end(io, box));

@@ -1,7 +1,7 @@
 // Supervise: hosts one agent, from launch to its last record. The supervisor process's whole life.
 //
-// Threads: the caller's (io: relay, resolver, signals, the end), one notify thread (opens, and hands
-// the rest on), one tracer thread (exec), the blocking pool (connect, FIFOs).
+// Threads: the caller's (io: relay, resolver, signals, the end), one notify thread (opens, and
+// hands the rest on), one tracer thread (exec), the blocking pool (connect, FIFOs).
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ namespace certgate::supervisor {
 struct Hosting {
   const kernel::Policy& policy;
   sandbox::Spec spec;
-  kernel::Label initial;            // of argv, environment and stdin
+  kernel::Label initial;  // of argv, environment and stdin
   Report report = Report::kText;
 };
 

@@ -12,7 +12,7 @@ namespace certgate::supervisor {
 InheritedStdio InheritedStdio::of_this_process() {
   InheritedStdio out;
   for (int fd = 0; fd < 3; ++fd) {
-    struct stat s{};
+    struct stat s {};
     const int flags = ::fcntl(fd, F_GETFL);
     if (flags < 0 || ::fstat(fd, &s) != 0) continue;
     const int mode = flags & O_ACCMODE;

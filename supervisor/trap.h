@@ -12,8 +12,8 @@
 
 namespace certgate::supervisor {
 
-// File systems that are born and die with the sandbox: what is there was put there by this agent, so
-// its label can be no higher than the agent's own, and no label needs storing.
+// File systems that are born and die with the sandbox: what is there was put there by this agent,
+// so its label can be no higher than the agent's own, and no label needs storing.
 struct PrivatePlaces {
   std::set<dev_t> devs;
   bool contains(dev_t dev) const { return devs.contains(dev); }
@@ -37,9 +37,9 @@ struct Trap {
   const PathWalk& walk;
   PrivatePlaces places;
   InheritedStdio stdio;
-  uid_t uid = 0;             // of the agent and of us
+  uid_t uid = 0;  // of the agent and of us
   gid_t gid = 0;
-  pid_t session_id = 0;      // our terminal session, shared with the agent until it makes its own
+  pid_t session_id = 0;  // our terminal session, shared with the agent until it makes its own
 
   // The base of a relative path: the caller's cwd (AT_FDCWD) or one of its descriptors, pinned.
   // 0 or errno; `out` stays empty for an absolute path.

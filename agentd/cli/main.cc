@@ -20,7 +20,8 @@ constexpr Verb kVerbs[] = {
     {"run", certgate::agentd::cli::run_main, "host a command as an agent"},
     {"audit", certgate::agentd::cli::audit_main, "list, explain and verify what agents did"},
     {"policy", certgate::agentd::cli::policy_main, "check a policy file"},
-    {"doctor", certgate::agentd::cli::doctor_main, "try everything that run needs, and say what is missing"},
+    {"doctor", certgate::agentd::cli::doctor_main,
+     "try everything that run needs, and say what is missing"},
 };
 
 void print_help(std::FILE* out) {

@@ -46,11 +46,13 @@ int check(const std::string& name, bool json) {
   }
   const std::string digest = hex(policy->policy.digest());
   if (json) {
-    fmt::print("{{\"ok\":true,\"name\":{},\"rules\":{},\"zones\":{},\"digest\":\"{}\"}}\n", quoted(policy->policy.name),
-               policy->policy.rules.size(), policy->policy.zones.size(), digest);
+    fmt::print("{{\"ok\":true,\"name\":{},\"rules\":{},\"zones\":{},\"digest\":\"{}\"}}\n",
+               quoted(policy->policy.name), policy->policy.rules.size(),
+               policy->policy.zones.size(), digest);
   } else {
-    fmt::print("{}: ok, {} rules, {} zones, sha256 {} (for workspace /workspace)\n", supervisor::escape(*file),
-               policy->policy.rules.size(), policy->policy.zones.size(), digest);
+    fmt::print("{}: ok, {} rules, {} zones, sha256 {} (for workspace /workspace)\n",
+               supervisor::escape(*file), policy->policy.rules.size(), policy->policy.zones.size(),
+               digest);
   }
   return 0;
 }

@@ -26,10 +26,12 @@ using supervisor::kExitFailed;
 
 constexpr const char* kUsage =
     "usage: certgate run [OPTION…] [--] COMMAND [ARG…]\n\n"
-    "Hosts COMMAND as an agent: in a sandbox, every exec, open and connect judged by the policy.\n\n"
+    "Hosts COMMAND as an agent: in a sandbox, every exec, open and connect judged by the "
+    "policy.\n\n"
     "  --policy FILE|NAME   policy file, or one of the catalogue (default: default)\n"
     "  --workspace DIR      the directory the agent works in (default: the current one)\n"
-    "  --state DIR          key and log (default: $XDG_STATE_HOME/certgate; root: /var/lib/certgate)\n"
+    "  --state DIR          key and log (default: $XDG_STATE_HOME/certgate; root: "
+    "/var/lib/certgate)\n"
     "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
     "                       terminal, nothing from /dev/null, else unknown)\n"
     "  --json               refusals as JSON lines on stderr\n\n"
@@ -79,7 +81,8 @@ Status parse(const Args& args, RunOptions& options) {
     }
   }
   options.command.assign(args.begin() + static_cast<std::ptrdiff_t>(i), args.end());
-  if (options.command.empty()) return fail("no COMMAND given; usage: certgate run [OPTION…] -- COMMAND [ARG…]");
+  if (options.command.empty())
+    return fail("no COMMAND given; usage: certgate run [OPTION…] -- COMMAND [ARG…]");
   return ok();
 }
 
@@ -92,13 +95,17 @@ Status become(const RunPlan& plan) {
     // Changing uids clears this; the sandbox's set-up needs its own /proc files.
     ::prctl(PR_SET_DUMPABLE, 1);
   }
-  // The authority gone, no record can be sealed: the supervisor, and with it the agent, must go too.
+  // The authority gone, no record can be sealed: the supervisor, and with it the agent, must go
+  // too.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   return ok();
 }
 
-[[noreturn]] void supervisor_process(const RunPlan& plan, sandbox::UniqueFd channel, bool json, pid_t parent) {
-  auto end = [](const std::string& what) { std::_Exit(what.empty() ? kExitFailed : trouble(what)); };
+[[noreturn]] void supervisor_process(const RunPlan& plan, sandbox::UniqueFd channel, bool json,
+                                     pid_t parent) {
+  auto end = [](const std::string& what) {
+    std::_Exit(what.empty() ? kExitFailed : trouble(what));
+  };
   if (auto status = become(plan); !status) end(status.error().what);
   if (::getppid() != parent) end("");
   supervisor::Hosting hosting{plan.policy.policy, plan.spec, plan.initial,
@@ -109,14 +116,14 @@ Status become(const RunPlan& plan) {
   std::_Exit(*status);
 }
 
-pid_t supervisor_pid = 0;   // for the signal handler only
+pid_t supervisor_pid = 0;  // for the signal handler only
 void pass_on(int signal) { ::kill(supervisor_pid, signal); }
 
 void keep_signals_for_the_agent() {
   ::signal(SIGINT, SIG_IGN);
   ::signal(SIGQUIT, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = pass_on;
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGTERM, &action, nullptr);
@@ -128,11 +135,12 @@ Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd)
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
-  request.verbs = {kernel::Verb::kExec, kernel::Verb::kRead, kernel::Verb::kWrite, kernel::Verb::kConnect};
+  request.verbs = {kernel::Verb::kExec, kernel::Verb::kRead, kernel::Verb::kWrite,
+                   kernel::Verb::kConnect};
   request.initial_label = plan.initial.text();
   CG_TRY(Run run, authority.begin(request));
   CG_CHECK(supervisor::send_grant(channel, run.grant));
-  run.grant = {};   // the supervisor has its own descriptors now
+  run.grant = {};  // the supervisor has its own descriptors now
   CG_CHECK(authority.serve(channel, supervisor_pidfd));
   return authority.finish();
 }
@@ -167,7 +175,7 @@ int run_main(const Args& args) {
   const sandbox::UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
   const Status kept = pidfd ? authority_process(*plan, ours.get(), pidfd.get())
                             : Status(fail_errno("watch the supervisor", errno));
-  ours.reset();   // whatever happened: without an authority the supervisor must end
+  ours.reset();  // whatever happened: without an authority the supervisor must end
   if (!kept) ::kill(child, SIGKILL);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {

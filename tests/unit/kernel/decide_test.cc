@@ -21,7 +21,8 @@ Rule rule(const std::string& id, Effect effect, std::vector<Verb> verbs, const s
   return r;
 }
 
-Rule connect_rule(const std::string& id, const std::string& host, const std::vector<std::string>& accept) {
+Rule connect_rule(const std::string& id, const std::string& host,
+                  const std::vector<std::string>& accept) {
   Rule r;
   r.id = id;
   r.why = "because " + id;
@@ -65,7 +66,8 @@ Call write_call(const std::string& path, bool read = false) {
   e.read = read;
   return {e, {}};
 }
-Call exec_call(const std::vector<std::string>& images, std::vector<std::string> argv, const Label& object = {}) {
+Call exec_call(const std::vector<std::string>& images, std::vector<std::string> argv,
+               const Label& object = {}) {
   ExecEffect e;
   for (const std::string& path : images) e.images.push_back({path, {}, {}, false});
   e.argv = std::move(argv);
@@ -114,7 +116,8 @@ TEST(Decide, ARefusalNamesRuleOriginAndArgument) {
 
 TEST(Decide, ReadingJoinsAndWritingLabelsTheFile) {
   World w;
-  w.policy.rules = {rule("all", Effect::kAllow, {Verb::kRead, Verb::kWrite}, "/**", {"operator", "user", "web:*"})};
+  w.policy.rules = {rule("all", Effect::kAllow, {Verb::kRead, Verb::kWrite}, "/**",
+                         {"operator", "user", "web:*"})};
   w.state.label = label("operator");
   const Verdict read = w.decide(read_call("/x", label("web:a")));
   EXPECT_EQ(std::get<Certificate>(read).raised_to(), label("operator,web:a"));
@@ -215,15 +218,18 @@ TEST(Decide, ARaiseIsRefusedWhileACleanOnlyFileIsHeld) {
 
 TEST(Decide, ARaiseNamesTheConnectionsToShut) {
   World w;
-  w.policy.rules = {connect_rule("page", "page.test", {"operator", "web:*"}), connect_rule("sink", "sink.test", {"operator"})};
+  w.policy.rules = {connect_rule("page", "page.test", {"operator", "web:*"}),
+                    connect_rule("sink", "sink.test", {"operator"})};
   w.state.held = {{Held::Kind::kConnection, 0, "page"}, {Held::Kind::kConnection, 1, "sink"}};
   const Verdict v = w.decide(connect_call("page.test"));
   EXPECT_EQ(std::get<Certificate>(v).shut(), std::vector<uint32_t>{1});
 }
 
-// --- properties over random worlds ------------------------------------------------------------------
+// --- properties over random worlds
+// ------------------------------------------------------------------
 
-const char* const kOriginTexts[] = {"operator", "user", "model", "web:a.test", "web:b.test", "unknown", "file:z"};
+const char* const kOriginTexts[] = {"operator",   "user",    "model", "web:a.test",
+                                    "web:b.test", "unknown", "file:z"};
 const char* const kPaths[] = {"/a", "/a/b", "/a/b/c", "/ab", "/x/y"};
 const char* const kPatterns[] = {"/**", "/a/**", "/a", "/a/*", "/**/c", "/x/?"};
 
@@ -248,7 +254,8 @@ World random_world(std::mt19937& random) {
       if (random() % 2) verbs.push_back(v);
     }
     const Effect effect = random() % 5 == 0 ? Effect::kForbid : Effect::kAllow;
-    w.policy.rules.push_back(rule("r" + std::to_string(i), effect, verbs, kPatterns[random() % std::size(kPatterns)], accept));
+    w.policy.rules.push_back(rule("r" + std::to_string(i), effect, verbs,
+                                  kPatterns[random() % std::size(kPatterns)], accept));
   }
   w.state.label = random_label(random);
   return w;
@@ -257,9 +264,12 @@ World random_world(std::mt19937& random) {
 Call random_call(std::mt19937& random) {
   const std::string path = kPaths[random() % std::size(kPaths)];
   switch (random() % 3) {
-    case 0: return read_call(path, random_label(random));
-    case 1: return write_call(path);
-    default: return exec_call({path}, {"x"}, random_label(random));
+    case 0:
+      return read_call(path, random_label(random));
+    case 1:
+      return write_call(path);
+    default:
+      return exec_call({path}, {"x"}, random_label(random));
   }
 }
 
@@ -267,7 +277,8 @@ Call random_call(std::mt19937& random) {
 bool reference_allows(const World& w, const Call& call) {
   const auto* open = std::get_if<OpenEffect>(&call.effect);
   const Verb verb = open == nullptr ? Verb::kExec : open->write ? Verb::kWrite : Verb::kRead;
-  const std::string& path = open != nullptr ? open->path : std::get<ExecEffect>(call.effect).images[0].path;
+  const std::string& path =
+      open != nullptr ? open->path : std::get<ExecEffect>(call.effect).images[0].path;
   const Label judged = open != nullptr ? w.state.label : w.state.label.join(call.object);
   bool allow = false;
   for (const Rule& r : w.policy.rules) {
@@ -329,7 +340,8 @@ TEST(DecideProperty, TheSameInputGivesTheSameOutput) {
   }
 }
 
-static_assert(!std::is_copy_constructible_v<Certificate> && !std::is_default_constructible_v<Certificate>);
+static_assert(!std::is_copy_constructible_v<Certificate> &&
+              !std::is_default_constructible_v<Certificate>);
 
 }  // namespace
 }  // namespace certgate::kernel

@@ -32,31 +32,36 @@ Result<Endpoint> from_v4(const char* text, uint16_t port) {
 }
 
 TEST(Address, SpellingsOfOneHostAreOneAddress) {
-  EXPECT_EQ(from_v6("::ffff:169.254.169.254", 80)->address, from_v4("169.254.169.254", 80)->address);
+  EXPECT_EQ(from_v6("::ffff:169.254.169.254", 80)->address,
+            from_v4("169.254.169.254", 80)->address);
   EXPECT_EQ(from_v4("0.0.0.0", 80)->address, from_v4("127.0.0.1", 80)->address);
   EXPECT_EQ(from_v6("::", 80)->address, from_v6("::1", 80)->address);
   EXPECT_EQ(from_v6("::ffff:0.0.0.0", 80)->address, from_v4("127.0.0.1", 80)->address);
 }
 
 TEST(Address, InternalRangesAreKnownInEverySpelling) {
-  for (const char* text : {"127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-                           "0.1.2.3", "224.0.0.1", "255.255.255.255", "198.18.0.5", "::1", "fd00:ec2::254",
-                           "fe80::1", "ff02::1", "64:ff9b::7f00:1", "2002:7f00:1::"}) {
+  for (const char* text :
+       {"127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "0.1.2.3", "224.0.0.1", "255.255.255.255", "198.18.0.5", "::1", "fd00:ec2::254", "fe80::1",
+        "ff02::1", "64:ff9b::7f00:1", "2002:7f00:1::"}) {
     const auto address = parse_address(text);
     ASSERT_TRUE(address) << text;
     EXPECT_TRUE(is_internal(*address)) << text;
   }
-  for (const char* text : {"1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "198.20.0.1"}) {
+  for (const char* text :
+       {"1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "198.20.0.1"}) {
     EXPECT_FALSE(is_internal(*parse_address(text))) << text;
   }
 }
 
 TEST(Address, TextRoundTrips) {
-  for (const char* text : {"10.0.0.1", "::1", "2001:db8::5"}) EXPECT_EQ(address_text(*parse_address(text)), text);
+  for (const char* text : {"10.0.0.1", "::1", "2001:db8::5"})
+    EXPECT_EQ(address_text(*parse_address(text)), text);
   const auto endpoint = parse_endpoint("[::1]:8080");
   ASSERT_TRUE(endpoint);
   EXPECT_EQ(endpoint->port, 8080);
-  for (const char* bad : {"", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "host:80", "127.0.0.1:8x"}) {
+  for (const char* bad :
+       {"", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "host:80", "127.0.0.1:8x"}) {
     EXPECT_FALSE(parse_endpoint(bad)) << bad;
   }
 }

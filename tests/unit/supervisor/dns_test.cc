@@ -14,7 +14,8 @@ std::vector<uint8_t> query_for(const std::string& name, uint16_t type) {
     size_t dot = name.find('.', at);
     if (dot == std::string::npos) dot = name.size();
     out.push_back(static_cast<uint8_t>(dot - at));
-    out.insert(out.end(), name.begin() + static_cast<std::ptrdiff_t>(at), name.begin() + static_cast<std::ptrdiff_t>(dot));
+    out.insert(out.end(), name.begin() + static_cast<std::ptrdiff_t>(at),
+               name.begin() + static_cast<std::ptrdiff_t>(dot));
     at = dot + 1;
   }
   out.insert(out.end(), {0, static_cast<uint8_t>(type >> 8), static_cast<uint8_t>(type), 0, 1});
@@ -68,7 +69,8 @@ TEST(Dns, AnswerEchoesTheQuestionAndCarriesOneAddress) {
   EXPECT_EQ(reply[2] & 0x80, 0x80);
   EXPECT_EQ(reply[7], 1);
   EXPECT_TRUE(std::equal(bytes.begin() + 12, bytes.end(), reply.begin() + 12));
-  EXPECT_EQ(std::vector<uint8_t>(reply.end() - 4, reply.end()), (std::vector<uint8_t>{0xc6, 0x12, 0x01, 0x05}));
+  EXPECT_EQ(std::vector<uint8_t>(reply.end() - 4, reply.end()),
+            (std::vector<uint8_t>{0xc6, 0x12, 0x01, 0x05}));
   const auto none = answer(*query, Code::kNoSuchName, {}, 0);
   EXPECT_EQ(none[3] & 0x0f, 3);
   EXPECT_EQ(none[7], 0);
@@ -79,7 +81,8 @@ TEST(Dns, RandomBytesNeverCrashTheParser) {
   for (int i = 0; i < 20000; ++i) {
     auto bytes = query_for("a.b.c.test", kTypeA);
     const size_t flips = random() % 4;
-    for (size_t f = 0; f < flips; ++f) bytes[random() % bytes.size()] = static_cast<uint8_t>(random());
+    for (size_t f = 0; f < flips; ++f)
+      bytes[random() % bytes.size()] = static_cast<uint8_t>(random());
     const auto query = parse_query(bytes.data(), random() % (bytes.size() + 1));
     if (query) {
       EXPECT_LE(query->name.size(), 253u);

@@ -11,13 +11,15 @@
 namespace certgate::supervisor {
 namespace {
 
-Result<std::optional<Shebang>> shebang(const std::string& text) { return parse_shebang(text.data(), text.size()); }
+Result<std::optional<Shebang>> shebang(const std::string& text) {
+  return parse_shebang(text.data(), text.size());
+}
 
 TEST(Shebang, IsReadAsTheKernelReadsIt) {
   struct Case {
     const char* text;
     const char* interpreter;
-    const char* argument;   // nullptr = none
+    const char* argument;  // nullptr = none
   };
   const Case cases[] = {
       {"#!/bin/sh\n", "/bin/sh", nullptr},
@@ -39,7 +41,9 @@ TEST(Shebang, IsReadAsTheKernelReadsIt) {
 }
 
 TEST(Shebang, OtherFilesHaveNoneAndEmptyOnesFail) {
-  EXPECT_FALSE(shebang("\x7f" "ELF")->has_value());
+  EXPECT_FALSE(shebang("\x7f"
+                       "ELF")
+                   ->has_value());
   EXPECT_FALSE(shebang("")->has_value());
   EXPECT_EQ(shebang("#!\n").error().code, ENOEXEC);
   EXPECT_EQ(shebang("#!   \n").error().code, ENOEXEC);

@@ -39,10 +39,11 @@ class PathWalkTest : public testing::Test {
 
   Resolution resolve(const std::string& path, int base = -1, Final final = Final::kFollow,
                      Missing missing = Missing::kError, uint64_t flags = 0) {
-    return PathWalk(root_fd_.get()).resolve(Caller{::getpid()}, Base{base}, path, final, missing, flags);
+    return PathWalk(root_fd_.get())
+        .resolve(Caller{::getpid()}, Base{base}, path, final, missing, flags);
   }
   ino_t inode(const std::string& inside) {
-    struct stat s{};
+    struct stat s {};
     EXPECT_EQ(::lstat((root_.string() + inside).c_str(), &s), 0);
     return s.st_ino;
   }
@@ -99,10 +100,13 @@ TEST_F(PathWalkTest, MissingLastComponentGivesParentAndName) {
 }
 
 TEST_F(PathWalkTest, TheCallersOwnScopingHolds) {
-  EXPECT_EQ(resolve("../abs", a_.get(), Final::kFollow, Missing::kError, RESOLVE_BENEATH).error, EXDEV);
+  EXPECT_EQ(resolve("../abs", a_.get(), Final::kFollow, Missing::kError, RESOLVE_BENEATH).error,
+            EXDEV);
   EXPECT_EQ(resolve("/abs", -1, Final::kFollow, Missing::kError, RESOLVE_NO_SYMLINKS).error, ELOOP);
-  EXPECT_EQ(found(resolve("b/file", a_.get(), Final::kFollow, Missing::kError, RESOLVE_BENEATH)), inode("/a/b/file"));
-  EXPECT_EQ(resolve("b/file", a_.get(), Final::kFollow, Missing::kError, RESOLVE_NO_XDEV).error, ENOSYS);
+  EXPECT_EQ(found(resolve("b/file", a_.get(), Final::kFollow, Missing::kError, RESOLVE_BENEATH)),
+            inode("/a/b/file"));
+  EXPECT_EQ(resolve("b/file", a_.get(), Final::kFollow, Missing::kError, RESOLVE_NO_XDEV).error,
+            ENOSYS);
 }
 
 TEST_F(PathWalkTest, OwnProcLinksNameTheCaller) {
@@ -114,12 +118,14 @@ TEST_F(PathWalkTest, OwnProcLinksNameTheCaller) {
     ::_exit(0);
   }
   const sandbox::UniqueFd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  const Resolution magic = PathWalk(host.get()).resolve(Caller{child}, Base{}, "/proc/self/cwd", Final::kFollow,
-                                                        Missing::kError);
+  const Resolution magic =
+      PathWalk(host.get())
+          .resolve(Caller{child}, Base{}, "/proc/self/cwd", Final::kFollow, Missing::kError);
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   ASSERT_EQ(magic.error, 0);
-  struct stat here{}, there{};
+  struct stat here {
+  }, there{};
   ASSERT_EQ(::stat(".", &here), 0);
   ASSERT_EQ(::fstat(magic.object.get(), &there), 0);
   EXPECT_EQ(here.st_ino, there.st_ino);

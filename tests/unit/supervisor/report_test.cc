@@ -13,8 +13,12 @@ TEST(Escape, NothingThatMovesATerminalPasses) {
   EXPECT_EQ(escape("line\nFAKE AUDIT\ttab\r"), "line\\nFAKE AUDIT\\ttab\\x0d");
   EXPECT_EQ(escape("\xff\xc3("), "\\xff\\xc3(");
   EXPECT_EQ(escape("back\\slash"), "back\\\\slash");
-  EXPECT_EQ(escape("\xc2\x9b" "31m"), "\\xc2\\x9b31m");                 // C1 CSI
-  EXPECT_EQ(escape("\xe2\x80\xae" "txt.exe"), "\\xe2\\x80\\xaetxt.exe");  // right-to-left override
+  EXPECT_EQ(escape("\xc2\x9b"
+                   "31m"),
+            "\\xc2\\x9b31m");  // C1 CSI
+  EXPECT_EQ(escape("\xe2\x80\xae"
+                   "txt.exe"),
+            "\\xe2\\x80\\xaetxt.exe");  // right-to-left override
   EXPECT_EQ(escape("\x7f"), "\\x7f");
 }
 
@@ -38,8 +42,9 @@ TEST(Report, ARefusalIsOneLineThatSaysWhatWhyAndHowToSeeMore) {
   record.rule = "run-tools";
   record.why = "tools run for people";
   const std::string line = refusal_line(record);
-  EXPECT_EQ(line, "certgate: refused exec /ws/run\\nme: UNTRUSTED_ORIGIN web:page.test "
-                  "(rule run-tools: tools run for people); see: certgate audit why abcdefgh-17");
+  EXPECT_EQ(line,
+            "certgate: refused exec /ws/run\\nme: UNTRUSTED_ORIGIN web:page.test "
+            "(rule run-tools: tools run for people); see: certgate audit why abcdefgh-17");
 }
 
 TEST(Report, AnUnknownOriginNamesTheOptionThatSaysWhatStdinCarries) {
