@@ -242,7 +242,8 @@ Status add_private_files(const Spec& spec, MountPlan& plan) {
   if (access("/etc/hosts", F_OK) == 0) {
     CG_TRY(std::string hosts, end_of_links("/etc/hosts"));
     plan.files.push_back(
-        {workshop("hosts"), std::move(hosts), "127.0.0.1 localhost " + spec.hostname + "\n::1 localhost " + spec.hostname + "\n"});
+        {workshop("hosts"), std::move(hosts),
+         "127.0.0.1 localhost " + spec.hostname + "\n::1 localhost " + spec.hostname + "\n"});
   }
   if (access("/etc/nsswitch.conf", R_OK) == 0) {
     CG_TRY(std::string target, end_of_links("/etc/nsswitch.conf"));
