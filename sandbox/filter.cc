@@ -2,6 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/btrfs.h>
+#include <linux/fs.h>
+#include <linux/fscrypt.h>
+#include <linux/fsverity.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
@@ -59,6 +63,24 @@ constexpr ValueRule kRefusedValues[] = {
     {SYS_ioctl, {1, kWord, TIOCSETD}},
     // Type '!': answering seccomp notifications.
     {SYS_ioctl, {1, 0xff00, 0x2100}},
+    // Changes of a file or a directory that a descriptor open for reading is enough for. Of the type
+    // of btrfs's own ioctls the ones that clone ranges are everybody's, and need a writable target.
+    {SYS_ioctl, {1, kWord, FS_IOC_SETFLAGS}},
+    {SYS_ioctl, {1, kWord, FS_IOC32_SETFLAGS}},
+    {SYS_ioctl, {1, kWord, FS_IOC_SETVERSION}},
+    {SYS_ioctl, {1, kWord, FS_IOC32_SETVERSION}},
+    {SYS_ioctl, {1, kWord, FS_IOC_FSSETXATTR}},
+    {SYS_ioctl, {1, kWord, FS_IOC_ENABLE_VERITY}},
+    {SYS_ioctl, {1, kWord, FS_IOC_SET_ENCRYPTION_POLICY}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_CREATE}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_CREATE_V2}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SUBVOL_CREATE}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SUBVOL_CREATE_V2}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_DESTROY}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_DESTROY_V2}},
+    {SYS_ioctl, {1, kWord, BTRFS_IOC_SUBVOL_SETFLAGS}},
+    // Whoever opens a leased file waits, and that would be the supervisor.
+    {SYS_fcntl, {1, kWord, F_SETLEASE}},
     // Moving argv, environ and exe under the proof at exec; inviting tracers; a second dispatcher
     // of system calls; perf; another filter.
     {SYS_prctl, {0, kWord, PR_SET_MM}},

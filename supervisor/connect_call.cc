@@ -315,11 +315,11 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
   const uint64_t id =
       relay_.add(std::move(inside), std::move(host), [this, hold] { trap_.session.release(hold); });
   if (id == 0) return ENOBUFS;
-  if (!trap_.session.settle_connection(hold, [this, id] { relay_.shut(id); })) {
-    relay_.shut(id);  // the label rose while we connected
-    return EACCES;
-  }
-  return error;
+  // Settled first: another thread of the agent may be writing to its socket already.
+  const bool settled = trap_.session.settle_connection(hold, [this, id] { relay_.shut(id); });
+  if (!settled) relay_.shut(id);  // the label rose while we connected
+  relay_.start(id);  // of a connection that was shut, only to find it at its end
+  return settled ? error : EACCES;
 }
 
 void NetCalls::bind(const TrappedCall& call) {

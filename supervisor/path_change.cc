@@ -41,6 +41,7 @@ enum As : int {
   kObject,    // following a last symlink
   kLink,      // not following it
   kLinkFlag,  // following unless AT_SYMLINK_NOFOLLOW is in `flags`
+  kHandle,    // of an open descriptor: its object
   kSource,    // of link: an entry, or with AT_SYMLINK_FOLLOW / AT_EMPTY_PATH an object
 };
 
@@ -235,6 +236,16 @@ constexpr ChangeRow kRows[] = {
      -1,
      decode_xattr_name,
      perform_removexattr},
+    {SYS_fchmod, "fchmod", {0, 0, kHandle}, kNone, -1, nullptr, perform_chmod},
+    {SYS_fchown, "fchown", {0, 0, kHandle}, kNone, -1, nullptr, perform_chown},
+    {SYS_fsetxattr, "fsetxattr", {0, 0, kHandle}, kNone, -1, decode_xattr, perform_setxattr},
+    {SYS_fremovexattr,
+     "fremovexattr",
+     {0, 0, kHandle},
+     kNone,
+     -1,
+     decode_xattr_name,
+     perform_removexattr},
 };
 
 const ChangeRow* row_of(int nr) {
@@ -246,7 +257,7 @@ const ChangeRow* row_of(int nr) {
 // Whether this operand is pinned as the object itself, given the call's AT_ flags.
 bool wants_object(As as, uint64_t flags) {
   if (as == kSource) return (flags & (AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)) != 0;
-  return as == kObject || as == kLink || as == kLinkFlag;
+  return as == kObject || as == kLink || as == kLinkFlag || as == kHandle;
 }
 
 }  // namespace
@@ -296,7 +307,8 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   const int dirfd = dirfd_arg >= 0 ? static_cast<int>(call.args[dirfd_arg]) : AT_FDCWD;
   // futimens is utimensat without a path, and AT_EMPTY_PATH names a descriptor too.
   const bool no_path =
-      call.args[path_arg] == 0 && (call.nr == SYS_utimensat || call.nr == SYS_futimesat);
+      as == kHandle ||
+      (call.args[path_arg] == 0 && (call.nr == SYS_utimensat || call.nr == SYS_futimesat));
   if (!no_path) {
     if (int error = sandbox::read_string(call.tid, call.args[path_arg], kMaxPath, out.asked))
       return error;
@@ -323,7 +335,8 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
     if (int error = object_facts(out.object.get(), out.facts)) return error;
     out.path = PathWalk::path_of(out.object.get(), out.facts.nlink == 0);
     out.exists = true;
-    if (out.path.empty()) return EACCES;
+    out.nameless = as == kHandle && (out.path.empty() || out.facts.nlink == 0);
+    if (out.path.empty() && !out.nameless) return EACCES;
   }
   out.inside = trap_.places.contains(out.facts.dev);
   if (as == kNewEntry && out.exists) return EEXIST;
@@ -345,7 +358,7 @@ void PathChanges::handle(const TrappedCall& call) {
   if (!trap_.listener.valid(call.id)) return;
   uint64_t seq = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
-    if (error != 0 || (!path->dir && !path->object)) continue;
+    if (error != 0 || (!path->dir && !path->object) || path->nameless) continue;
     const Judged judged = trap_.session.judge({call.tid, row.name, path->asked},
                                               kernel::Call{path->effect(), {}}, Hold{});
     if (!judged.certificate) {

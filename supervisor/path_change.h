@@ -22,6 +22,7 @@ struct PinnedPath {
   ObjectFacts facts;         // of object, else of dir
   bool exists = false;       // entry: something has this name
   bool inside = false;       // on one of the sandbox's own file systems
+  bool nameless = false;     // a descriptor's object that no path leads to: nobody else's
 
   kernel::OpenEffect effect() const;
   // "/proc/self/fd/N" of the object: the way to calls that take only paths.

@@ -106,8 +106,14 @@ uint64_t Relay::add(sandbox::UniqueFd inside, sandbox::UniqueFd outside,
     }
     on_end();
   };
-  asio::post(impl_->io, [link] { link->start(); });
   return id;
+}
+
+void Relay::start(uint64_t id) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto it = impl_->links.find(id);
+  if (it == impl_->links.end()) return;
+  asio::post(impl_->io, [link = it->second] { link->start(); });
 }
 
 void Relay::shut(uint64_t id) {

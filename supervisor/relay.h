@@ -26,7 +26,9 @@ class Relay {
   explicit Relay(boost::asio::io_context& io);
   ~Relay();
   // Returns the connection's id, or 0 when there are too many. `on_end` runs on the io thread once.
+  // Nothing flows before start().
   uint64_t add(sandbox::UniqueFd inside, sandbox::UniqueFd outside, std::function<void()> on_end);
+  void start(uint64_t id);
   void shut(uint64_t id);
 
  private:

@@ -66,7 +66,8 @@ TEST(CallTable, TrapsExactlyWhatTheSupervisorPerforms) {
                                             "rmdir", "mkdir", "mkdirat", "mknod", "mknodat", "truncate",
                                             "chmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchownat",
                                             "utime", "utimes", "futimesat", "utimensat", "setxattr",
-                                            "lsetxattr", "removexattr", "lremovexattr"}));
+                                            "lsetxattr", "removexattr", "lremovexattr", "fchmod", "fchown",
+                                            "fsetxattr", "fremovexattr"}));
 }
 
 // Losing one of these from the table is losing the sandbox.
