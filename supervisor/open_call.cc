@@ -251,7 +251,9 @@ kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
 
 Hold OpenCalls::hold_of(const PinnedOpen& pin) const {
   Hold hold;
-  const bool file = pin.facts.kind == kernel::FileKind::kRegular || pin.create();
+  // Who reads a FIFO of the workspace may be outside.
+  const bool fifo = pin.facts.kind == kernel::FileKind::kFifo && !pin.inside;
+  const bool file = pin.facts.kind == kernel::FileKind::kRegular || pin.create() || fifo;
   if (!pin.write || !file) return hold;
   hold.kind = Hold::Kind::kWritableFile;
   hold.pin = pin.create() ? -1 : pin.object.get();

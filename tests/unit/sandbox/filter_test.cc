@@ -63,7 +63,7 @@ uint32_t action(int nr, const Arguments& low) {
 bool tests_arguments(int nr) {
   for (const int tested :
        {SYS_open, SYS_openat, SYS_socket, SYS_socketpair, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-        SYS_ioctl, SYS_clone, SYS_prctl, SYS_personality}) {
+        SYS_ioctl, SYS_fcntl, SYS_clone, SYS_prctl, SYS_personality}) {
     if (nr == tested) return true;
   }
   return false;
@@ -130,6 +130,14 @@ TEST(Filter, AllowedCallsReadNoArguments) {
     if (row.call_class != CallClass::kAllow || tests_arguments(row.nr)) continue;
     EXPECT_FALSE(evaluate(row.nr, {}).read_arguments) << row.name;
   }
+}
+
+// A lease would make the supervisor wait for the agent; these ioctls change what is open for reading.
+TEST(Filter, ChangesThroughReadOnlyDescriptorsAreRefused) {
+  EXPECT_EQ(action(SYS_fcntl, {3, F_SETLEASE, 0, 0, 0, 0}), SECCOMP_RET_ERRNO | EPERM);
+  EXPECT_EQ(action(SYS_fcntl, {3, F_GETFL, F_SETLEASE, 0, 0, 0}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(action(SYS_ioctl, {3, 0x40086602, 0, 0, 0, 0}), SECCOMP_RET_ERRNO | EPERM);  // FS_IOC_SETFLAGS
+  EXPECT_EQ(action(SYS_ioctl, {3, 0x5401, 0, 0, 0, 0}), SECCOMP_RET_ALLOW);              // TCGETS
 }
 
 TEST(Filter, OpenTrapsUnlessPathOnly) {
