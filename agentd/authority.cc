@@ -10,6 +10,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -44,6 +45,32 @@ Result<std::string> random_hex(size_t bytes) {
     out += kDigits[b & 15];
   }
   return out;
+}
+
+// The label store belongs to the user the agent runs as: root enters that user's directories as
+// that user, so that nothing planted there can lead root elsewhere. Before any thread is started.
+class AsUser {
+ public:
+  AsUser(uid_t uid, gid_t gid) : changed_(::geteuid() == 0 && uid != 0) {
+    good_ = !changed_ || (::setegid(gid) == 0 && ::seteuid(uid) == 0);
+  }
+  ~AsUser() {
+    // Staying another user half-way would be worse than ending here.
+    if (changed_ && (::seteuid(0) != 0 || ::setegid(0) != 0)) std::abort();
+  }
+  AsUser(const AsUser&) = delete;
+  AsUser& operator=(const AsUser&) = delete;
+  explicit operator bool() const { return good_; }
+
+ private:
+  const bool changed_;
+  bool good_ = false;
+};
+
+Result<LabelStore> open_labels(const AuthorityPaths& paths) {
+  const AsUser user(paths.label_uid, paths.label_gid);
+  if (!user) return fail_errno("open the label store as the agent's user", errno);
+  return LabelStore::open(paths.label_dir);
 }
 
 // The supervisor's life as the authority sees it: label joins until the channel closes, then its
@@ -130,7 +157,7 @@ Authority::~Authority() = default;
 Result<Authority> Authority::open(const AuthorityPaths& paths) {
   CG_TRY(LogStore log, LogStore::open(paths.state_dir));
   CG_CHECK(log.recover());
-  CG_TRY(LabelStore labels, LabelStore::open(paths.label_dir));
+  CG_TRY(LabelStore labels, open_labels(paths));
   return Authority(std::make_unique<Impl>(std::move(log), std::move(labels)));
 }
 

@@ -7,6 +7,8 @@
 //   CG_CHECK(authority.finish());                       // seal what is left, sign
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +23,8 @@ namespace certgate::agentd {
 struct AuthorityPaths {
   std::string state_dir;  // key, log, segments (created 0700 when missing)
   std::string label_dir;  // one per agent uid, shared by every state directory
+  uid_t label_uid = 0;    // whose it is; root opens and makes it as that user
+  gid_t label_gid = 0;
 };
 
 struct RunRequest {

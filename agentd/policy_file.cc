@@ -356,10 +356,10 @@ Result<std::string> read_limited(const fs::path& path) {
   if (error) return fail(path.string() + ": " + error.message() + "; name a readable policy file");
   if (size > kMaxFileBytes) return fail(path.string() + ": larger than 1 MiB");
   std::ifstream in(path, std::ios::binary);
+  if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (!in.good() && !in.eof()) return fail(path.string() + ": cannot be read");
-  if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
-  return text;
+      return text;
 }
 
 // "base/system" is looked for beside this file, then in the directories above it.

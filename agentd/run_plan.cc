@@ -83,6 +83,7 @@ struct Account {
   gid_t gid = 0;
   bool drop = false;
   std::string name, home;
+  std::string passwd_home;  // as the account database has it, resolved
 };
 
 Result<Account> choose_account(const std::string& workspace) {
@@ -111,7 +112,7 @@ Result<Account> choose_account(const std::string& workspace) {
     out.name = found->pw_name;
     struct stat s {};
     if (found->pw_dir[0] == '/' && found->pw_dir[1] != '\0' && ::stat(found->pw_dir, &s) == 0) {
-      if (const auto real = real_path(found->pw_dir)) out.home = *real;
+      if (const auto real = real_path(found->pw_dir)) out.home = out.passwd_home = *real;
     }
   }
   if (out.name.empty()) out.name = "agent";
@@ -123,16 +124,15 @@ Result<Account> choose_account(const std::string& workspace) {
   return out;
 }
 
-Result<std::string> label_directory(const Account& account) {
-  if (account.drop || account.uid == 0)
-    return fmt::format("/var/lib/certgate/labels/{}", account.uid);
-  // Of the user, not of --state: another state directory must find the same labels.
-  const char* state = std::getenv("XDG_STATE_HOME");
-  if (state != nullptr && state[0] == '/') return std::string(state) + "/certgate-labels";
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || home[0] != '/')
-    return fail("HOME is not set; certgate keeps its labels below it");
-  return std::string(home) + "/.local/state/certgate-labels";
+// One store per host user that agents run as: the same for every --state, every environment, and
+// whoever started certgate, so that none of these can launder a label. Hence the account's own
+// home, not $HOME; an account without one has a directory of its own in /var/tmp.
+std::string label_directory(const Account& account) {
+  struct stat s {};
+  const bool own_home = !account.passwd_home.empty() &&
+                        ::stat(account.passwd_home.c_str(), &s) == 0 && s.st_uid == account.uid;
+  if (own_home) return account.passwd_home + "/.local/state/certgate-labels";
+  return fmt::format("/var/tmp/certgate-labels-{}", account.uid);
 }
 
 // What stdin may carry: nothing from /dev/null, a person's words from a terminal, else who knows.
@@ -214,7 +214,7 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   plan.uid = account.uid;
   plan.gid = account.gid;
   plan.drop = account.drop;
-  CG_TRY(plan.label_dir, label_directory(account));
+  plan.label_dir = label_directory(account);
   if (is_within(settle(plan.label_dir), workspace)) {
     return fail("workspace " + escape(workspace) + " contains the label store " +
                 escape(plan.label_dir) + "; use a directory of the project");

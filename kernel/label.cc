@@ -83,7 +83,7 @@ Result<Origin> Origin::parse(std::string_view text) {
     return Origin{c.cls, std::string(detail)};
   }
   return fail(
-      "no such origin: it is one of operator, user, policy, model, tool, unknown, agent:…, file:…, "
+      "no such origin '" + std::string(name.substr(0, 64)) + "': it is one of operator, user, policy, model, tool, unknown, agent:…, file:…, "
       "web:…");
 }
 

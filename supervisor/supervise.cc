@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -96,6 +98,23 @@ int exit_status(int wait_status) {
   return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
 }
 
+// An outer sandbox may deny what we cannot work without; better said now than at the first call.
+Status probe_calls() {
+  char byte = 1, copy = 0;
+  iovec from{&byte, 1}, to{&copy, 1};
+  if (::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) != 1) {
+    return fail_errno("process_vm_readv is not available; `certgate doctor` names the cure", errno);
+  }
+  constexpr pid_t kNobody = 0x7ffffffe;
+  if (::ptrace(PTRACE_SEIZE, kNobody, nullptr, nullptr) != -1 || errno != ESRCH) {
+    return fail_errno("ptrace is not available; `certgate doctor` names the cure", errno);
+  }
+  if (::syscall(SYS_pidfd_getfd, -1, 0, 0) != -1 || errno != EBADF) {
+    return fail_errno("pidfd_getfd is not available; `certgate doctor` names the cure", errno);
+  }
+  return ok();
+}
+
 Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
   if (token.policy != policy.digest()) return fail("the token was made for another policy");
   return ok();
@@ -135,6 +154,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(kernel::validate(hosting.policy));
   CG_TRY(LabelView labels,
          LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
+  CG_CHECK(probe_calls());
   CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
   prepare_process();
 

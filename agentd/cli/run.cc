@@ -131,7 +131,8 @@ void keep_signals_for_the_agent() {
 }
 
 Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd) {
-  CG_TRY(Authority authority, Authority::open({plan.state_dir, plan.label_dir}));
+  CG_TRY(Authority authority,
+         Authority::open({plan.state_dir, plan.label_dir, plan.uid, plan.gid}));
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
@@ -173,8 +174,10 @@ int run_main(const Args& args) {
   supervisor_pid = child;
   keep_signals_for_the_agent();
   const sandbox::UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
-  const Status kept = pidfd ? authority_process(*plan, ours.get(), pidfd.get())
-                            : Status(fail_errno("watch the supervisor", errno));
+  const Status kept =
+      pidfd ? authority_process(*plan, ours.get(), pidfd.get())
+            : Status(fail_errno(
+                  "watch the supervisor (pidfd_open); `certgate doctor` names the cure", errno));
   ours.reset();  // whatever happened: without an authority the supervisor must end
   if (!kept) ::kill(child, SIGKILL);
   int status = 0;

@@ -43,6 +43,7 @@ configure_and_build() {
   local dir=$1
   shift
   say "building into $dir"
-  cmake -S "$ROOT" -B "$dir" -G Ninja "$@" >"$dir.log" 2>&1 || { tail -n 30 "$dir.log" >&2; say "cmake failed" >&2; return 1; }
-  cmake --build "$dir" >"$dir.log" 2>&1 || { grep -E 'error|FAILED' "$dir.log" | head -n 30 >&2; say "the build failed; see $dir.log" >&2; return 1; }
+  mkdir -p "$dir"
+  cmake -S "$ROOT" -B "$dir" -G Ninja "$@" >"$dir/build.log" 2>&1 || { tail -n 30 "$dir/build.log" >&2; say "cmake failed" >&2; return 1; }
+  cmake --build "$dir" >"$dir/build.log" 2>&1 || { grep -E 'error|FAILED' "$dir/build.log" | head -n 30 >&2; say "the build failed; see $dir/build.log" >&2; return 1; }
 }

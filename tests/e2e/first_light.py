@@ -120,6 +120,22 @@ def next_day(checks, host, policy, workspace):
                      f"the next day ({state_name}): the saved file may not be executed", done.stderr)
 
 
+def other_starters(checks, host, policy, workspace):
+    """Neither another starter nor another environment finds the saved file without its label."""
+    starters = {"another HOME": (host.prefix(), {"HOME": str(host.directory("home2"))}),
+                "another XDG_STATE_HOME": (host.prefix(), {"XDG_STATE_HOME": str(host.directory("xdg"))})}
+    if os.geteuid() == 0:
+        other = [] if host.prefix() else host.as_agent()
+        starters["the other starter"] = (other, {})
+    for name, (prefix, more) in starters.items():
+        state = host.directory("state-" + name.replace(" ", "-")) if prefix else host.base / ("root-state-" + name.replace(" ", "-"))
+        done = subprocess.run([*prefix, host.certgate, "run", "--policy", policy, "--workspace", workspace, "--state", state, "--",
+                               "bash", "-c", "./scratch/page.sh n"], env=host.env() | more, cwd=host.base, timeout=60,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        checks.check(done.returncode == 126 and "UNTRUSTED_ORIGIN web:page.test" in done.stderr and scenario.markers(workspace) == [],
+                     f"the saved file keeps its label under {name}", done.stderr)
+
+
 def damaged_logs(checks, host, policy):
     """A small log: any damage is noticed. (Every byte in turn is a unit test; here a sample through the command.)"""
     workspace, state = host.directory("small"), host.state("state-small")
@@ -161,6 +177,7 @@ def main():
                 workspace, _ = poisoned_run(checks, host, policy, sink)
                 live_handles(checks, host, policy, sink)
                 next_day(checks, host, policy, workspace)
+                other_starters(checks, host, policy, workspace)
                 damaged_logs(checks, host, policy)
         finally:
             sink.close()

@@ -200,6 +200,8 @@ class Sink:
         return False
 
     def close(self):
+        # Wakes the thread in accept() before its descriptor number can belong to someone else.
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
 
