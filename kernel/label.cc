@@ -82,9 +82,8 @@ Result<Origin> Origin::parse(std::string_view text) {
                   ":…' has a detail that is empty, too long or not plain");
     return Origin{c.cls, std::string(detail)};
   }
-  return fail(
-      "no such origin '" + std::string(name.substr(0, 64)) + "': it is one of operator, user, policy, model, tool, unknown, agent:…, file:…, "
-      "web:…");
+  return fail("no such origin '" + std::string(name.substr(0, 64)) +
+              "'; known are operator, user, policy, model, tool, unknown, agent:…, file:…, web:…");
 }
 
 std::string Origin::text() const {

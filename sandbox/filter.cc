@@ -79,6 +79,8 @@ constexpr ValueRule kRefusedValues[] = {
     {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_DESTROY}},
     {SYS_ioctl, {1, kWord, BTRFS_IOC_SNAP_DESTROY_V2}},
     {SYS_ioctl, {1, kWord, BTRFS_IOC_SUBVOL_SETFLAGS}},
+    // Limits of init: who starves it stops the sockets that it makes for the supervisor.
+    {SYS_prlimit64, {0, kWord, 1}},
     // Whoever opens a leased file waits, and that would be the supervisor.
     {SYS_fcntl, {1, kWord, F_SETLEASE}},
     // Moving argv, environ and exe under the proof at exec; inviting tracers; a second dispatcher

@@ -357,6 +357,7 @@ void PathChanges::handle(const TrappedCall& call) {
   if (error == 0 && row.decode != nullptr) error = row.decode(changed);
   if (!trap_.listener.valid(call.id)) return;
   uint64_t seq = 0;
+  uint32_t rule = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
     if (error != 0 || (!path->dir && !path->object) || path->nameless) continue;
     const Judged judged = trap_.session.judge({call.tid, row.name, path->asked},
@@ -367,6 +368,12 @@ void PathChanges::handle(const TrappedCall& call) {
     }
     if (kernel::action_digest(path->effect()) != judged.certificate->digest()) error = EACCES;
     seq = judged.seq;
+    // Two names of one file must be one rule's matter: else what a raise takes away under one name
+    // stays writable under the other. As between two file systems, callers copy instead.
+    const auto& rules = judged.certificate->rules();
+    const bool links = row.nr == SYS_link || row.nr == SYS_linkat;
+    if (links && path == &changed.b && !rules.empty() && rules.back().rule != rule) error = EXDEV;
+    if (!rules.empty()) rule = rules.back().rule;
   }
   if (error == 0) error = row.perform(changed);
   if (error == 0) {

@@ -63,7 +63,8 @@ uint32_t action(int nr, const Arguments& low) {
 bool tests_arguments(int nr) {
   for (const int tested :
        {SYS_open, SYS_openat, SYS_socket, SYS_socketpair, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-        SYS_ioctl, SYS_fcntl, SYS_clone, SYS_prctl, SYS_personality}) {
+        SYS_ioctl, SYS_fcntl, SYS_clone, SYS_prctl, SYS_prlimit64,
+        SYS_personality}) {
     if (nr == tested) return true;
   }
   return false;
