@@ -32,7 +32,8 @@ struct Question {
   Verb verb;
   const OpenEffect* open = nullptr;
   const ExecEffect* exec = nullptr;
-  size_t image = 0;  // exec: which file of the chain
+  size_t image = 0;          // exec: which file of the chain
+  bool forbid_only = false;  // exec: a loader needs no right of its own, but may be forbidden
   const ConnectEffect* connect = nullptr;
 };
 
@@ -88,7 +89,8 @@ std::vector<Question> Decision::questions() const {
     if (open->write) out.push_back({.verb = Verb::kWrite, .open = open});
   } else if (const auto* exec = std::get_if<ExecEffect>(&call_.effect)) {
     for (size_t i = 0; i < exec->images.size(); ++i) {
-      if (!is_loader(*exec, i)) out.push_back({.verb = Verb::kExec, .exec = exec, .image = i});
+      out.push_back(
+          {.verb = Verb::kExec, .exec = exec, .image = i, .forbid_only = is_loader(*exec, i)});
     }
   } else {
     const auto& connect = std::get<ConnectEffect>(call_.effect);
@@ -150,7 +152,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     const Rule& rule = policy_.rules[i];
     const bool forbids = rule.effect == Effect::kForbid;
     // Once an answer is known only a forbid can still change it.
-    if (!forbids && allowing.rule != nullptr) continue;
+    if (!forbids && (q.forbid_only || allowing.rule != nullptr)) continue;
     if (!matches(rule, q)) continue;
     if (forbids) return refusal(Reason::kForbidden, &rule, judged);
     if (!rule.accept.accepts(judged)) {
@@ -163,7 +165,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
       allowing = {&rule, i};
     }
   }
-  if (allowing.rule != nullptr) return allowing;
+  if (q.forbid_only || allowing.rule != nullptr) return allowing;
   if (used_up) return refusal(used_up->first, used_up->second, judged);
   if (rejecting != nullptr) return untrusted(*rejecting, judged);
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
@@ -176,14 +178,20 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   const auto* open = std::get_if<OpenEffect>(&call.effect);
   const auto* exec = std::get_if<ExecEffect>(&call.effect);
   const auto* connect = std::get_if<ConnectEffect>(&call.effect);
+  if (exec != nullptr && exec->images.empty()) {
+    return decision.refusal(Reason::kInternal, nullptr, state.label, "an exec without a file");
+  }
   const std::vector<Question> questions = decision.questions();
 
   Certificate cert;
   cert.decision_ = exec != nullptr ? state.label.join(call.object) : state.label;
   for (const Question& q : questions) {
+    // Read and write in one open: the descriptor is used under the label that the read brings.
+    if (q.verb == Verb::kWrite && open->read) cert.decision_ = state.label.join(call.object);
     auto answer = decision.answer(q, cert.decision_);
     if (auto* refusal = std::get_if<Refusal>(&answer)) return std::move(*refusal);
     const Found& found = std::get<Found>(answer);
+    if (found.rule == nullptr) continue;  // a loader that nothing forbids
     const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;
     cert.rules_.push_back({static_cast<uint32_t>(found.index), used + 1});
     cert.durability_ = std::max(cert.durability_, found.rule->durability);
@@ -230,8 +238,9 @@ Refusal Decider::constraint(const State& state, std::string why) const {
 
 void apply(State& state, const Certificate& certificate) {
   state.label = certificate.raised_to();
+  // One call is one use of a rule, however many of its parts the rule answered for.
   for (const RuleUse& use : certificate.rules()) {
-    if (use.rule < state.used.size()) ++state.used[use.rule];
+    if (use.rule < state.used.size()) state.used[use.rule] = use.used;
   }
   ++state.used_total;
 }

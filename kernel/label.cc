@@ -1,6 +1,7 @@
 #include "kernel/label.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 
 namespace certgate::kernel {
@@ -10,15 +11,24 @@ struct ClassRow {
   OriginClass cls;
   std::string_view name;
   bool detailed;
+  // A class with more details than this widens. One fixed limit for each class, whatever else is in
+  // the set: a limit on the whole would make the join depend on the order of its operands.
+  size_t max_details;
 };
 constexpr ClassRow kClasses[] = {
-    {OriginClass::kOperator, "operator", false}, {OriginClass::kUser, "user", false},
-    {OriginClass::kPolicy, "policy", false},     {OriginClass::kModel, "model", false},
-    {OriginClass::kTool, "tool", false},         {OriginClass::kAgent, "agent", true},
-    {OriginClass::kFile, "file", true},          {OriginClass::kWeb, "web", true},
-    {OriginClass::kUnknown, "unknown", false},
+    {OriginClass::kOperator, "operator", false, 1}, {OriginClass::kUser, "user", false, 1},
+    {OriginClass::kPolicy, "policy", false, 1},     {OriginClass::kModel, "model", false, 1},
+    {OriginClass::kTool, "tool", false, 1},         {OriginClass::kAgent, "agent", true, 4},
+    {OriginClass::kFile, "file", true, 6},          {OriginClass::kWeb, "web", true, 16},
+    {OriginClass::kUnknown, "unknown", false, 1},
 };
 static_assert(std::size(kClasses) == kOriginClasses);
+constexpr size_t largest_label() {
+  size_t sum = 0;
+  for (const ClassRow& c : kClasses) sum += c.max_details;
+  return sum;
+}
+static_assert(largest_label() <= kMaxOrigins);
 
 uint32_t bit(OriginClass cls) { return 1u << static_cast<unsigned>(cls); }
 const ClassRow& row(OriginClass cls) { return kClasses[static_cast<size_t>(cls)]; }
@@ -38,10 +48,9 @@ std::vector<Origin> normalise(std::vector<Origin> all) {
   for (const Origin& o : all) {
     if (o.detail == "*") whole |= bit(o.cls);
   }
-  if (all.size() > kMaxOrigins) {
-    for (const Origin& o : all) {
-      if (row(o.cls).detailed) whole |= bit(o.cls);
-    }
+  std::array<size_t, kOriginClasses> details{};
+  for (const Origin& o : all) {
+    if (++details[static_cast<size_t>(o.cls)] > row(o.cls).max_details) whole |= bit(o.cls);
   }
   if (whole == 0) return all;
   std::vector<Origin> out;

@@ -9,8 +9,9 @@
 //   origin  = "operator" | "user" | "policy" | "model" | "tool" | "unknown"
 //           | "agent:" id | "file:" zone | "web:" host
 //   pattern = origin | "agent:*" | "file:*" | "web:*"
-// A set larger than kMaxOrigins widens each class that has a detail to "class:*", which only adds.
-// Values are immutable and cheap to copy (shared); safe to read from any thread.
+// A class with too many details (label.cc: 4 agents, 6 zones, 16 hosts) widens to "class:*", which
+// only adds, and keeps a label within kMaxOrigins. Values are immutable and cheap to copy (shared);
+// safe to read from any thread.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,8 @@
 namespace certgate::kernel {
 namespace {
 
-// '*' any run of bytes, '?' one byte; neither crosses '/' when `components` is set.
+// '*' any run of bytes. With `components` it does not cross '/', and '?' is any one byte but '/';
+// without (arguments), '?' is itself.
 bool glob_matches(std::string_view pattern, std::string_view text, bool components) {
   size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
   while (t < text.size()) {
@@ -16,7 +17,7 @@ bool glob_matches(std::string_view pattern, std::string_view text, bool componen
       star = p++;
       resume = t;
     } else if (p < pattern.size() &&
-               (pattern[p] == text[t] || (pattern[p] == '?' && !(components && text[t] == '/')))) {
+               (pattern[p] == text[t] || (components && pattern[p] == '?' && text[t] != '/'))) {
       ++p;
       ++t;
     } else if (star != std::string_view::npos && !(components && text[resume] == '/')) {
@@ -30,29 +31,45 @@ bool glob_matches(std::string_view pattern, std::string_view text, bool componen
   return p == pattern.size();
 }
 
-// Component by component; "**" stands for any number of components, also none.
+// Cuts the first component ("/name") off.
+std::string_view take_component(std::string_view& path) {
+  const size_t end = std::min(path.find('/', 1), path.size());
+  const std::string_view head = path.substr(0, end);
+  path.remove_prefix(end);
+  return head;
+}
+
+// Component by component; "**" stands for any number of components, also none. Only the last "**"
+// is ever tried again: what came before it has matched, and a longer run there gains nothing. So
+// the time is bounded by pattern × path, not exponential in the number of "**".
 bool components_match(std::string_view pattern, std::string_view path) {
-  while (!pattern.empty()) {
-    const size_t end = pattern.find('/', 1);
-    const std::string_view head = pattern.substr(0, end);
-    const std::string_view rest =
-        end == std::string_view::npos ? std::string_view() : pattern.substr(end);
+  std::string_view retry_pattern, retry_path;
+  bool starred = false;
+  while (!path.empty()) {
+    std::string_view rest = pattern;
+    const std::string_view head = take_component(rest);
     if (head == "/**") {
       if (rest.empty()) return true;
-      for (std::string_view left = path;;) {
-        if (components_match(rest, left)) return true;
-        const size_t next = left.find('/', 1);
-        if (left.empty() || next == std::string_view::npos) return false;
-        left.remove_prefix(next);
-      }
+      pattern = retry_pattern = rest;
+      retry_path = path;
+      starred = true;
+      continue;
     }
-    if (path.empty()) return false;
-    const size_t path_end = path.find('/', 1);
-    if (!glob_matches(head, path.substr(0, path_end), true)) return false;
-    path = path_end == std::string_view::npos ? std::string_view() : path.substr(path_end);
-    pattern = rest;
+    std::string_view left = path;
+    if (!head.empty() && glob_matches(head, take_component(left), true)) {
+      pattern = rest;
+      path = left;
+      continue;
+    }
+    if (!starred) return false;
+    take_component(retry_path);
+    path = retry_path;
+    pattern = retry_pattern;
   }
-  return path.empty();
+  while (pattern.starts_with("/**") && (pattern.size() == 3 || pattern[3] == '/')) {
+    pattern.remove_prefix(3);
+  }
+  return pattern.empty();
 }
 
 bool parse_number(std::string_view text, unsigned max, unsigned& out) {
@@ -229,9 +246,12 @@ bool HostPattern::could_match_name(std::string_view name) const {
 }
 
 bool HostPattern::matches(const ConnectEffect& effect) const {
+  if (effect.transport == Transport::kUnix) return false;
   if (!is_address) return could_match_name(effect.host);
-  // A name that is bound is judged by name only: its address inside is ours and means nothing.
-  if (effect.host.find_first_not_of("0123456789abcdef.:") != std::string::npos) return false;
+  // A name that is bound is judged by name only: its address inside is ours and means nothing. It
+  // may look like hex ("face.de"), but has no colon and is not four numbers.
+  std::array<uint8_t, 16> ignored{};
+  if (effect.host.find(':') == std::string::npos && !parse_ipv4(effect.host, ignored)) return false;
   for (size_t bit = 0; bit < prefix_bits; bit += 8) {
     const size_t left = std::min<size_t>(8, prefix_bits - bit);
     const auto mask = static_cast<uint8_t>(0xff << (8 - left));
