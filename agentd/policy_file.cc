@@ -200,29 +200,6 @@ void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
   std::sort(rule.verbs.begin(), rule.verbs.end());
 }
 
-// "host:port", "host:*", "host:8000-8099", "[::1]:80", "10.0.0.0/8:443"
-Result<kernel::EndpointPattern> parse_to(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0)
-    return fail("'" + text + "' is not host:port (port may be '*' or a range)");
-  kernel::EndpointPattern out;
-  CG_TRY(out.host, kernel::HostPattern::parse(text.substr(0, colon)));
-  const std::string port = text.substr(colon + 1);
-  if (port == "*") return out;
-  const char* end = port.data() + port.size();
-  auto [at, error] = std::from_chars(port.data(), end, out.port_first);
-  out.port_last = out.port_first;
-  if (error == std::errc() && at != end && *at == '-') {
-    const auto second = std::from_chars(at + 1, end, out.port_last);
-    at = second.ptr;
-    error = second.ec;
-  }
-  if (error != std::errc() || at != end || out.port_first == 0 || out.port_last < out.port_first) {
-    return fail("'" + text + "': the port must be 1 to 65535, a range 'a-b' or '*'");
-  }
-  return out;
-}
-
 void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
   std::vector<std::string> to;
   std::string via, origin;
@@ -232,14 +209,17 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
   if (file.error) return;
   if (has_to) to = expand(file, reader.source("to"), to);
   for (const std::string& text : to) {
-    auto endpoint = parse_to(text);
+    auto endpoint = kernel::EndpointPattern::parse(text);
     if (!endpoint) return file.complain(reader.source("to"), endpoint.error().what);
+    if (has_via && endpoint->path)
+      return file.complain(reader.source("via"), "'via' is for hosts, not for unix sockets");
     if (has_via) endpoint->via = via;
     rule.endpoints.push_back(*std::move(endpoint));
   }
   if (has_via) {
-    auto target = parse_to(via);
-    const bool exact = target && target->host.is_address && target->host.prefix_bits == 128 &&
+    auto target = kernel::EndpointPattern::parse(via);
+    const bool exact = target && target->transport == kernel::Transport::kTcp &&
+                       target->host.is_address && target->host.prefix_bits == 128 &&
                        target->port_first == target->port_last;
     if (!has_to || !exact)
       return file.complain(reader.source("via"),
@@ -359,7 +339,7 @@ Result<std::string> read_limited(const fs::path& path) {
   if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (!in.good() && !in.eof()) return fail(path.string() + ": cannot be read");
-      return text;
+  return text;
 }
 
 // "base/system" is looked for beside this file, then in the directories above it.

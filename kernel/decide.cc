@@ -47,8 +47,7 @@ bool matches(const Rule& rule, const Question& q) {
            (q.image > 0 || any_argv(rule, q.exec->argv));
   }
   return std::any_of(rule.endpoints.begin(), rule.endpoints.end(), [&](const EndpointPattern& e) {
-    return q.connect->port >= e.port_first && q.connect->port <= e.port_last &&
-           e.host.matches(*q.connect);
+    return rule.effect == Effect::kForbid ? e.matches(*q.connect) : e.allows(*q.connect);
   });
 }
 
@@ -95,7 +94,7 @@ std::vector<Question> Decision::questions() const {
   } else {
     const auto& connect = std::get<ConnectEffect>(call_.effect);
     // What cannot leave the sandbox needs no right (decide.h).
-    if (connect.inside || connect.transport == Transport::kUdp) return out;
+    if (connect.inside) return out;
     out.push_back({.verb = Verb::kConnect, .connect = &connect});
   }
   return out;
@@ -201,7 +200,11 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   if (open != nullptr && open->read) cert.raised_ = state.label.join(call.object);
   if (connect != nullptr && !questions.empty()) {
     const Rule& rule = policy_.rules[cert.rules_[0].rule];
-    const Origin peer = rule.origin.value_or(Origin{OriginClass::kWeb, connect->host});
+    // Nobody knows what another process of the host sends.
+    const Origin other = connect->transport == Transport::kUnix
+                             ? Origin{OriginClass::kUnknown, ""}
+                             : Origin{OriginClass::kWeb, connect->host};
+    const Origin peer = rule.origin.value_or(other);
     cert.raised_ = state.label.join(Label::of({peer}));
   }
   if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);

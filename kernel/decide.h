@@ -9,9 +9,8 @@
 //   read     judged under the sandbox's label P; then P := P ⊔ object
 //   write    judged under P; the file's label becomes object ⊔ P (reported as object_label)
 //   exec     judged under P ⊔ object (object = join of all images' labels); then P := that
-//   connect  judged under P; then P := P ⊔ origin of the peer. An `inside` peer adds nothing and
-//            needs no rule. UDP connect sends nothing: judged like TCP only when `via` could be
-//            used, otherwise performed without joining (it cannot leave the sandbox).
+//   connect  judged under P; then P := P ⊔ origin of the peer (the rule's, else web:<host>, for a
+//            unix socket unknown). An `inside` peer adds nothing and needs no rule.
 // A raise (P grows) is a transaction: a held writable file whose rule does not accept the new label
 // refuses the call (HELD_WRITABLE); held connections whose rule does not accept it are listed in
 // Certificate::shut and must be shut down before the call is answered.

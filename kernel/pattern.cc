@@ -1,8 +1,9 @@
-// Patterns of policy.h: paths, argument lists, hosts. Matching allocates nothing.
+// Patterns of policy.h: paths, argument lists, hosts, endpoints. Matching allocates nothing.
 
 #include <algorithm>
 #include <charconv>
 
+#include "kernel/address.h"
 #include "kernel/policy.h"
 
 namespace certgate::kernel {
@@ -258,6 +259,63 @@ bool HostPattern::matches(const ConnectEffect& effect) const {
     if ((effect.address[bit / 8] & mask) != (address[bit / 8] & mask)) return false;
   }
   return true;
+}
+
+Result<EndpointPattern> EndpointPattern::parse(std::string_view text) {
+  EndpointPattern out;
+  if (text.starts_with("unix:")) {
+    out.transport = Transport::kUnix;
+    CG_TRY(out.path, PathPattern::parse(text.substr(5)));
+    return out;
+  }
+  std::string_view rest = text;
+  if (rest.starts_with("udp:")) {
+    out.transport = Transport::kUdp;
+    rest.remove_prefix(4);
+  }
+  const size_t colon = rest.rfind(':');
+  if (colon == std::string_view::npos || colon == 0) {
+    return fail("'" + std::string(text) +
+                "' is not host:port (port may be '*' or a range), udp:host:port or unix:/path");
+  }
+  CG_TRY(out.host, HostPattern::parse(rest.substr(0, colon)));
+  const std::string_view port = rest.substr(colon + 1);
+  if (port != "*") {
+    const size_t dash = port.find('-');
+    unsigned first = 0, last = 0;
+    if (!parse_number(port.substr(0, dash), 65535, first) || first == 0 ||
+        (dash != std::string_view::npos &&
+         (!parse_number(port.substr(dash + 1), 65535, last) || last < first))) {
+      return fail("'" + std::string(text) + "': the port must be 1 to 65535, a range 'a-b' or '*'");
+    }
+    out.port_first = static_cast<uint16_t>(first);
+    out.port_last = dash == std::string_view::npos ? out.port_first : static_cast<uint16_t>(last);
+  }
+  if (out.transport == Transport::kUdp && out.port_last - out.port_first >= int{kMaxUdpPorts})
+    return fail("'" + std::string(text) + "': UDP ports are named one by one, at most 64");
+  return out;
+}
+
+std::string EndpointPattern::text() const {
+  if (path) return "unix:" + path->text();
+  std::string out = transport == Transport::kUdp ? "udp:" : "";
+  const bool bare_v6 = host.text.find(':') != std::string::npos && host.text.front() != '[';
+  out += bare_v6 ? "[" + host.text + "]" : host.text;
+  if (port_first == 0 && port_last == 65535) return out + ":*";
+  out += ":" + std::to_string(port_first);
+  return port_first == port_last ? out : out + "-" + std::to_string(port_last);
+}
+
+bool EndpointPattern::matches(const ConnectEffect& effect) const {
+  if (effect.transport != transport) return false;
+  if (path) return path->matches(effect.path, effect.inside);
+  return effect.port >= port_first && effect.port <= port_last && host.matches(effect);
+}
+
+bool EndpointPattern::allows(const ConnectEffect& effect) const {
+  if (!matches(effect)) return false;
+  const bool literal = transport != Transport::kUnix && host.is_address;
+  return !literal || !is_internal(effect.address) || is_internal(host.address, host.prefix_bits);
 }
 
 }  // namespace certgate::kernel

@@ -31,10 +31,8 @@ void put_rule(CborWriter& w, const Rule& rule) {
   for (const auto& argv : rule.argvs) put_texts(w, argv);
   w.unsigned_int(7), w.array(rule.endpoints.size());
   for (const EndpointPattern& e : rule.endpoints) {
-    w.array(4);
-    w.text(e.host.text);
-    w.unsigned_int(e.port_first);
-    w.unsigned_int(e.port_last);
+    w.array(2);
+    w.text(e.text());
     w.text(e.via.value_or(""));
   }
   w.unsigned_int(8), put_texts(w, rule.accept.texts());
@@ -109,6 +107,21 @@ const Rule* Policy::find(std::string_view id) const {
   return it != rules.end() ? &*it : nullptr;
 }
 
+std::set<uint16_t> Policy::udp_ports() const {
+  std::set<uint16_t> ports;
+  for (const Rule& rule : rules) {
+    if (rule.effect != Effect::kAllow) continue;
+    for (const EndpointPattern& e : rule.endpoints) {
+      if (e.transport != Transport::kUdp) continue;
+      for (uint32_t port = e.port_first; port <= e.port_last; ++port) {
+        if (port != 0) ports.insert(static_cast<uint16_t>(port));
+        if (ports.size() > kMaxUdpPorts) return ports;
+      }
+    }
+  }
+  return ports;
+}
+
 Status validate(const Policy& policy) {
   if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules)
     return fail("more than 20,000 rules or zones");
@@ -117,6 +130,8 @@ Status validate(const Policy& policy) {
     CG_CHECK(validate_rule(rule));
     if (!ids.insert(rule.id).second) return fail("two rules have the id '" + rule.id + "'");
   }
+  if (policy.udp_ports().size() > kMaxUdpPorts)
+    return fail("the policy names more than 64 UDP ports; name those that are needed");
   return ok();
 }
 

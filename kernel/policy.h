@@ -16,11 +16,13 @@
 //                   that is: a workspace below /tmp or home is not part of it
 // Argv patterns: one pattern per argument; "*" inside an argument matches any bytes of it;
 //   a last element "**" matches any number of further arguments (also none).
-// Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block.
+// Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block. An
+//   internal address (address.h) is reached only by a block that lies within internal ranges.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +35,7 @@ namespace certgate::kernel {
 
 inline constexpr size_t kMaxRules = 20000;
 inline constexpr size_t kMaxPatternBytes = 4096;
+inline constexpr unsigned kMaxUdpPorts = 64;  // of one policy: each is a socket of the supervisor
 
 enum class Effect : uint8_t { kForbid, kAllow };
 // When the record must be safe before the effect: `ordered` = the append returned (survives the
@@ -66,9 +69,20 @@ struct HostPattern {
   uint8_t prefix_bits = 0;  // of 128
 };
 
+// One place to connect to:
+//   "a.test:443", "a.test:8000-8099", "10.0.0.0/8:*", "[::1]:80"    a host, by TCP
+//   "udp:ntp.test:123"                                              the same, by UDP
+//   "unix:/run/agent.sock"                                          a socket file, by PathPattern
 struct EndpointPattern {
-  HostPattern host;
+  static Result<EndpointPattern> parse(std::string_view text);
+  bool matches(const ConnectEffect& effect) const;
+  // The same for an allow rule: an internal address must be named by an internal block.
+  bool allows(const ConnectEffect& effect) const;
+  std::string text() const;  // as parse() reads it
+  Transport transport = Transport::kTcp;
+  HostPattern host;  // tcp, udp
   uint16_t port_first = 0, port_last = 65535;
+  std::optional<PathPattern> path;  // unix
   // Where the supervisor really connects (host side), instead of the asked address: "127.0.0.1:80".
   std::optional<std::string> via;
 };
@@ -107,6 +121,8 @@ struct Policy {
   // The origin of an unlabelled file at `path`: its zone's, else `unknown`.
   Label zone_label(std::string_view path) const;
   const Rule* find(std::string_view id) const;
+  // The UDP ports that allow rules name; at most one more than kMaxUdpPorts.
+  std::set<uint16_t> udp_ports() const;
 };
 
 // Refuses what must never be loaded: duplicate or empty ids, allow rules without a matching

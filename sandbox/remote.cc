@@ -40,6 +40,28 @@ std::vector<uint32_t> numbers(std::string_view line) {
   return out;
 }
 
+// The signal masks of /proc/<tid>/status.
+struct SignalSets {
+  int tgid = 0;
+  uint64_t thread = 0, process = 0, blocked = 0;
+};
+
+bool signal_sets(int tid, SignalSets& out) {
+  const auto text = read_file("/proc/" + std::to_string(tid) + "/status", 65536);
+  if (!text) return false;
+  const auto field = [&](const char* name, int base) -> uint64_t {
+    const size_t at = text->find(name);
+    return at == std::string::npos
+               ? 0
+               : std::strtoull(text->c_str() + at + std::strlen(name), nullptr, base);
+  };
+  out.tgid = static_cast<int>(field("\nTgid:", 10));
+  out.thread = field("\nSigPnd:", 16);
+  out.process = field("\nShdPnd:", 16);
+  out.blocked = field("\nSigBlk:", 16);
+  return out.tgid != 0;
+}
+
 }  // namespace
 
 int read_memory(int tid, uint64_t address, void* out, size_t size) {
@@ -158,6 +180,17 @@ Result<std::string> read_file(const std::string& path, size_t max) {
       return fail("read " + path + ": too long", EFBIG);
     out.append(buffer, static_cast<size_t>(n));
   }
+}
+
+bool signal_waits(int tid) {
+  SignalSets own;
+  if (!signal_sets(tid, own)) return false;
+  if ((own.thread & ~own.blocked) != 0) return true;
+  const uint64_t shared = own.process & ~own.blocked;
+  if (shared == 0 || own.tgid == tid) return shared != 0;
+  // The kernel wakes the leader for it, unless the leader blocks it.
+  SignalSets leader;
+  return signal_sets(own.tgid, leader) && (shared & leader.blocked) != 0;
 }
 
 Result<TaskFacts> task_facts(int tid) {

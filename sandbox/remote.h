@@ -36,6 +36,10 @@ struct TaskFacts {
 };
 Result<TaskFacts> task_facts(int tid);
 
+// Whether a signal waits that would interrupt a blocking call of this thread. False when in doubt
+// (a signal to the process may be meant for another thread).
+bool signal_waits(int tid);
+
 // Reads a whole /proc file, at most `max` bytes (more is an error with code EFBIG).
 Result<std::string> read_file(const std::string& path, size_t max);
 

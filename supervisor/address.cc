@@ -20,43 +20,6 @@ Address mapped(const void* ipv4) {
   return out;
 }
 
-struct Range {
-  uint8_t bytes[16];
-  int bits;
-};
-// IPv4 ranges are written in the mapped form: their prefix length counts from 96.
-constexpr Range v4(uint8_t a, uint8_t b, uint8_t c, int bits) {
-  return {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, 0}, 96 + bits};
-}
-constexpr Range kInternal[] = {
-    v4(0, 0, 0, 8),
-    v4(10, 0, 0, 8),
-    v4(100, 64, 0, 10),
-    v4(127, 0, 0, 8),
-    v4(169, 254, 0, 16),
-    v4(172, 16, 0, 12),
-    v4(192, 0, 0, 24),
-    v4(192, 168, 0, 16),
-    v4(198, 18, 0, 15),
-    v4(224, 0, 0, 3),
-    {{0}, 127},                   // :: and ::1
-    {{0xfc}, 7},                  // unique local
-    {{0xfe, 0x80}, 10},           // link local
-    {{0xff}, 8},                  // multicast
-    {{0, 0x64, 0xff, 0x9b}, 32},  // NAT64: an IPv4 address in disguise
-    {{0x20, 0x02}, 16},           // 6to4, likewise
-};
-
-bool in_range(const Address& a, const Range& r) {
-  for (int bit = 0; bit < r.bits; bit += 8) {
-    const auto at = static_cast<size_t>(bit / 8);
-    const int left = std::min(8, r.bits - bit);
-    const auto mask = static_cast<uint8_t>(0xff << (8 - left));
-    if ((a[at] & mask) != (r.bytes[at] & mask)) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 Result<Endpoint> endpoint_of(const sockaddr_storage& from, socklen_t size) {
@@ -97,11 +60,6 @@ bool is_loopback(const Address& address) {
   Address one{};
   one[15] = 1;
   return address == one;
-}
-
-bool is_internal(const Address& address) {
-  return std::any_of(std::begin(kInternal), std::end(kInternal),
-                     [&](const Range& r) { return in_range(address, r); });
 }
 
 std::string address_text(const Address& address) {

@@ -6,16 +6,16 @@
 
 #include <sys/socket.h>
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 
+#include "kernel/address.h"
 #include "kernel/result.h"
 
 namespace certgate::supervisor {
 
-using Address = std::array<uint8_t, 16>;
+using kernel::Address;
 
 struct Endpoint {
   Address address{};
@@ -32,9 +32,6 @@ std::optional<Endpoint> parse_endpoint(const std::string& text);
 
 bool is_ipv4(const Address& address);
 bool is_loopback(const Address& address);
-// Ranges that a *name* must never lead to unless a rule says where to: loopback, private,
-// link-local (cloud metadata), carrier-grade NAT, unique-local, multicast, reserved.
-bool is_internal(const Address& address);
 
 // Fills a sockaddr of the family that fits. Returns its size.
 socklen_t to_sockaddr(const Endpoint& endpoint, sockaddr_storage& out);

@@ -2,14 +2,19 @@
 
 #include <signal.h>
 
+#include <cerrno>
 #include <chrono>
 #include <utility>
+
+#include "sandbox/remote.h"
 
 namespace certgate::supervisor {
 namespace {
 
 // Only there to make a blocked system call of a worker return EINTR.
 void on_interrupt(int) {}
+
+constexpr int kRestart = 512;  // ERESTARTSYS: right only while a signal waits for the caller
 
 }  // namespace
 
@@ -24,7 +29,7 @@ BlockingPool::~BlockingPool() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    for (const auto& [id, thread] : running_) ::pthread_kill(thread, SIGUSR1);
+    for (const auto& [id, served] : running_) ::pthread_kill(served.worker, SIGUSR1);
   }
   wake_.notify_all();
   watch_.notify_all();
@@ -32,10 +37,10 @@ BlockingPool::~BlockingPool() {
   watcher_.join();
 }
 
-bool BlockingPool::try_run(uint64_t id, std::function<void()> work) {
+bool BlockingPool::try_run(const sandbox::TrappedCall& call, std::function<void()> work) {
   const std::lock_guard lock(mutex_);
   if (queue_.size() + running_.size() >= kMaxBlocked) return false;
-  queue_.push_back({id, std::move(work)});
+  queue_.push_back({call.id, call.tid, std::move(work)});
   if (idle_ < queue_.size() && threads_ < kMaxBlocked) {
     ++threads_;
     workers_.emplace_back([this] { worker(); });
@@ -43,6 +48,8 @@ bool BlockingPool::try_run(uint64_t id, std::function<void()> work) {
   wake_.notify_one();
   return true;
 }
+
+int BlockingPool::interruption(int tid) { return sandbox::signal_waits(tid) ? kRestart : EINTR; }
 
 void BlockingPool::worker() {
   std::unique_lock lock(mutex_);
@@ -53,7 +60,7 @@ void BlockingPool::worker() {
     if (stop_) return;
     Job job = std::move(queue_.front());
     queue_.pop_front();
-    running_[job.id] = ::pthread_self();
+    running_[job.id] = {::pthread_self(), job.tid};
     watch_.notify_one();
     lock.unlock();
     job.work();
@@ -73,8 +80,9 @@ void BlockingPool::watch() {
     lock.unlock();
     std::this_thread::sleep_for(std::chrono::milliseconds(kWatchMs));
     lock.lock();
-    for (const auto& [id, thread] : running_) {
-      if (!listener_.valid(id)) ::pthread_kill(thread, SIGUSR1);
+    for (const auto& [id, served] : running_) {
+      if (!listener_.valid(id) || sandbox::signal_waits(served.tid))
+        ::pthread_kill(served.worker, SIGUSR1);
     }
   }
 }

@@ -1,8 +1,12 @@
 // Blocking work: calls that may wait (a FIFO, a connect) leave the notify thread for one of these.
 //
+//   pool.try_run(call, [=] { ... error = wait_for_it(); if (error == EINTR) error =
+//                            BlockingPool::interruption(call.tid); ... });
+//
 // At most kMaxBlocked run at once; beyond that the caller gets EAGAIN from try_run(). A watcher
-// asks every kWatchMs whether each caller is still there, and interrupts the worker's system call
-// (EINTR) when it is not, so that a dead caller frees its worker.
+// looks every kWatchMs at each caller, and interrupts the worker's system call (EINTR) when the
+// caller has died or a signal waits for it: while a notification is pending the caller runs no
+// handler (WAIT_KILLABLE), so its call must be given back first.
 #pragma once
 
 #include <pthread.h>
@@ -27,12 +31,16 @@ class BlockingPool {
  public:
   explicit BlockingPool(const sandbox::Listener& listener);
   ~BlockingPool();
-  // Runs `work` on a worker thread on behalf of notification `id`. False: too many already.
-  bool try_run(uint64_t id, std::function<void()> work);
+  // Runs `work` on a worker thread on behalf of `call`. False: too many already.
+  bool try_run(const sandbox::TrappedCall& call, std::function<void()> work);
+  // What a call that was interrupted answers: the kernel's restart code while a signal waits (it
+  // becomes EINTR or another attempt, as the handler was installed), else EINTR.
+  static int interruption(int tid);
 
  private:
   struct Job {
     uint64_t id = 0;
+    int tid = 0;
     std::function<void()> work;
   };
   void worker();
@@ -42,7 +50,11 @@ class BlockingPool {
   std::mutex mutex_;                      // guards all below
   std::condition_variable wake_, watch_;  // of the workers, of the watcher
   std::deque<Job> queue_;
-  std::map<uint64_t, pthread_t> running_;  // notification id → the thread that serves it
+  struct Served {
+    pthread_t worker;
+    int tid = 0;
+  };
+  std::map<uint64_t, Served> running_;  // by notification id
   size_t threads_ = 0, idle_ = 0;
   bool stop_ = false;
   std::vector<std::thread> workers_;

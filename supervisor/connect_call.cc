@@ -17,6 +17,7 @@
 #include <memory>
 
 #include "sandbox/remote.h"
+#include "supervisor/host_connect.h"
 #include "supervisor/report.h"
 
 namespace certgate::supervisor {
@@ -25,14 +26,7 @@ namespace {
 using sandbox::TrappedCall;
 using sandbox::UniqueFd;
 
-constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD
-constexpr int kPollStepMs = 50;            // how soon a dead caller is noticed
-
-int option(int fd, int name) {
-  int value = -1;
-  socklen_t size = sizeof value;
-  return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
-}
+constexpr int kInterrupted = -1;  // a signal came; the connection goes on
 
 // A socket that already has a connection or is making one: connect() on it has no new effect.
 bool connect_under_way(int fd) {
@@ -60,13 +54,10 @@ int connect_node(int fd, int node) {
 
 NetCalls::NetCalls(Trap& trap, BlockingPool& pool, const sandbox::Sandbox& box, NameTable& names,
                    Relay& relay)
-    : trap_(trap), pool_(pool), box_(box), names_(names), relay_(relay) {
-  const UniqueFd probe(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), kPidfdThread)));
-  thread_pidfds_ = static_cast<bool>(probe);
-}
+    : trap_(trap), pool_(pool), box_(box), names_(names), relay_(relay), decoder_(trap, names) {}
 
 void NetCalls::handle(const TrappedCall& call) {
-  if (!pool_.try_run(call.id, [this, call] { call.nr == SYS_bind ? bind(call) : connect(call); })) {
+  if (!pool_.try_run(call, [this, call] { call.nr == SYS_bind ? bind(call) : connect(call); })) {
     trap_.listener.refuse(call.id, EAGAIN);
   }
 }
@@ -76,137 +67,54 @@ Result<UniqueFd> NetCalls::inside_socket(int domain, int type) {
   return sandbox::inside_socket(box_, domain, type);
 }
 
-int NetCalls::pin_socket(const TrappedCall& call, PinnedConnect& pin) const {
-  if (call.args[2] > sizeof pin.raw) return EINVAL;
-  pin.raw_size = static_cast<socklen_t>(call.args[2]);
-  if (pin.raw_size < sizeof(sa_family_t)) return EINVAL;
-  if (int error = sandbox::read_memory(call.tid, call.args[1], &pin.raw, pin.raw_size))
-    return error;
-  pid_t target = call.tid;
-  if (!thread_pidfds_) {
-    // Before 6.9 a pidfd names a whole process; a thread with a file table of its own cannot be
-    // served.
-    const auto task = sandbox::task_facts(call.tid);
-    if (!task) return ESRCH;
-    target = task->tgid;
-    constexpr int kKcmpFiles = 2;
-    if (target != call.tid && ::syscall(SYS_kcmp, target, call.tid, kKcmpFiles, 0, 0) != 0)
-      return EPERM;
+// connect() on a socket that already has a connection or is making one has no new effect. Where a
+// signal had interrupted the first attempt, the second one waits for it and succeeds.
+int NetCalls::connect_again(const PinnedConnect& pin) {
+  struct stat s {};
+  if (::fstat(pin.socket.get(), &s) == 0) {
+    const std::lock_guard lock(resumed_mutex_);
+    if (resumed_.erase(s.st_ino) != 0) return 0;
   }
-  const UniqueFd pidfd(
-      static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds_ ? kPidfdThread : 0)));
-  if (!pidfd) return ESRCH;
-  pin.socket.reset(
-      static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(call.args[0]), 0)));
-  if (!pin.socket) return errno == EBADF ? EBADF : EPERM;
-  pin.domain = option(pin.socket.get(), SO_DOMAIN);
-  if (pin.domain < 0) return ENOTSOCK;
-  pin.type = option(pin.socket.get(), SO_TYPE);
-  pin.non_blocking = (::fcntl(pin.socket.get(), F_GETFL) & O_NONBLOCK) != 0;
-  return 0;
-}
-
-int NetCalls::normalise_unix(const TrappedCall& call, PinnedConnect& pin) const {
-  sockaddr_un un{};
-  std::memcpy(&un, &pin.raw, std::min<size_t>(pin.raw_size, sizeof un));
-  const size_t size = pin.raw_size - offsetof(sockaddr_un, sun_path);
-  if (pin.raw_size <= offsetof(sockaddr_un, sun_path)) return EINVAL;
-  if (pin.raw_size > sizeof un) return EINVAL;
-  pin.effect_.transport = kernel::Transport::kUnix;
-  if (un.sun_path[0] == '\0') {
-    // Abstract names belong to the sandbox's own network namespace.
-    pin.effect_.path = "@" + std::string(un.sun_path + 1, size - 1);
-    pin.effect_.inside = true;
-    return 0;
-  }
-  const std::string path(un.sun_path, ::strnlen(un.sun_path, size));
-  pin.effect_.path = path;
-  if (call.nr == SYS_bind) return 0;
-  UniqueFd base;
-  if (int error = Trap::base_of(call.tid, AT_FDCWD, path, base)) return error;
-  Resolution r =
-      trap_.walk.resolve(Caller{call.tid}, Base{base.get()}, path, Final::kFollow, Missing::kError);
-  if (r.error) return r.error;
-  ObjectFacts facts;
-  if (int error = object_facts(r.object.get(), facts)) return error;
-  if (facts.kind != kernel::FileKind::kSocket) return ECONNREFUSED;
-  pin.effect_.path = PathWalk::path_of(r.object.get(), facts.nlink == 0);
-  pin.effect_.inside = trap_.places.contains(facts.dev);
-  pin.node = std::move(r.object);
-  return 0;
-}
-
-int NetCalls::normalise(const TrappedCall& call, PinnedConnect& pin) const {
-  if (pin.domain == AF_UNIX)
-    return pin.raw.ss_family == AF_UNIX ? normalise_unix(call, pin) : EINVAL;
-  if (pin.domain != AF_INET && pin.domain != AF_INET6) return EAFNOSUPPORT;
-  const auto endpoint = endpoint_of(pin.raw, pin.raw_size);
-  if (!endpoint) return endpoint.error().code;
-  if (pin.domain == AF_INET && !is_ipv4(endpoint->address)) return EAFNOSUPPORT;
-  kernel::ConnectEffect& effect = pin.effect_;
-  effect.transport = pin.type == SOCK_STREAM ? kernel::Transport::kTcp : kernel::Transport::kUdp;
-  effect.address = endpoint->address;
-  effect.port = endpoint->port;
-  const auto name = names_.name_of(endpoint->address);
-  effect.host = name ? *name : address_text(endpoint->address);
-  if (is_loopback(endpoint->address)) {
-    // The agent's own loopback, unless the policy forwards this address to the host.
-    effect.inside = true;
-    for (const kernel::Rule& rule : trap_.session.decider().policy().rules) {
-      for (const kernel::EndpointPattern& e : rule.endpoints) {
-        if (e.via && effect.port >= e.port_first && effect.port <= e.port_last &&
-            e.host.matches(effect)) {
-          effect.inside = false;
-        }
-      }
-    }
-  }
-  return 0;
+  return plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
 }
 
 void NetCalls::connect(const TrappedCall& call) {
   PinnedConnect pin;
-  int error = pin_socket(call, pin);
+  int error = decoder_.socket(call, pin);
   // AF_UNSPEC dissolves an association: no destination, nothing to judge.
   const bool dissolve = error == 0 && pin.raw.ss_family == AF_UNSPEC && pin.domain != AF_UNIX;
-  if (error == 0 && !dissolve) error = normalise(call, pin);
+  if (error == 0 && !dissolve) error = decoder_.address(call, pin);
   if (!trap_.listener.valid(call.id)) return;
+  const auto answer = [&](int e) {
+    e == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, e);
+  };
+  if (error != 0) return answer(error);
   const bool tcp = pin.domain != AF_UNIX && pin.type == SOCK_STREAM;
-  if (error == 0 && (dissolve || (tcp && connect_under_way(pin.socket.get())))) {
-    error = plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
-    error == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, error);
-    return;
+  if (dissolve || (tcp && connect_under_way(pin.socket.get()))) return answer(connect_again(pin));
+  const kernel::ConnectEffect& effect = pin.effect();
+  // A datagram socket's connect sends nothing; what it sends later is judged where it arrives.
+  if (effect.transport == kernel::Transport::kUdp) return answer(perform_inside(pin));
+  const CallInfo info{call.tid, "connect", object_text(effect)};
+  if (effect.transport == kernel::Transport::kUnix && !effect.inside && pin.type != SOCK_STREAM) {
+    return answer(trap_.session.refuse_constraint(
+        info, effect.path, kernel::Verb::kConnect,
+        "unix sockets outside the sandbox are reached as streams only"));
   }
-  if (error != 0) {
-    trap_.listener.refuse(call.id, error);
-    return;
-  }
-  const CallInfo info{call.tid, "connect", object_text(pin.effect())};
-  if (pin.effect().transport == kernel::Transport::kUnix && !pin.effect().inside) {
-    // A connection to the host that could not be cut again when the label rises.
-    trap_.listener.refuse(call.id, trap_.session.refuse_constraint(
-                                       info, pin.effect().path, kernel::Verb::kConnect,
-                                       "unix sockets outside the sandbox are not reachable"));
-    return;
-  }
-  const bool outside = !pin.effect().inside && pin.effect().transport == kernel::Transport::kTcp;
   Hold hold;
-  if (outside) hold.kind = Hold::Kind::kConnection;
-  Judged judged = trap_.session.judge(info, kernel::Call{pin.effect(), {}}, hold);
-  if (!judged.certificate) {
-    trap_.listener.refuse(call.id, judged.error);
-    return;
-  }
-  if (kernel::action_digest(pin.effect()) != judged.certificate->digest()) {
+  if (!effect.inside) hold.kind = Hold::Kind::kConnection;
+  Judged judged = trap_.session.judge(info, kernel::Call{effect, {}}, hold);
+  if (!judged.certificate) return answer(judged.error);
+  if (kernel::action_digest(effect) != judged.certificate->digest()) {
     error = EACCES;
-  } else if (outside) {
-    error = perform_outside(call, judged, pin);
   } else {
-    error = perform_inside(pin);
+    error = effect.inside ? perform_inside(pin) : perform_outside(call, judged, pin);
   }
-  if (error != 0 && error != EINPROGRESS) trap_.session.release(judged.hold);
-  trap_.session.outcome(judged.seq, "connect", call.tid, error, "emulated");
-  error == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, error);
+  const bool under_way = error == 0 || error == EINPROGRESS || error == kInterrupted;
+  if (!under_way) trap_.session.release(judged.hold);
+  trap_.session.outcome(judged.seq, "connect", call.tid, error == kInterrupted ? EINTR : error,
+                        "emulated");
+  if (error == EINTR || error == kInterrupted) error = BlockingPool::interruption(call.tid);
+  answer(error);
 }
 
 int NetCalls::perform_inside(const PinnedConnect& pin) const {
@@ -214,81 +122,35 @@ int NetCalls::perform_inside(const PinnedConnect& pin) const {
   return plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
 }
 
-Result<std::vector<Endpoint>> NetCalls::targets(const kernel::Rule& rule,
-                                                const PinnedConnect& pin) const {
-  const kernel::ConnectEffect& effect = pin.effect();
-  for (const kernel::EndpointPattern& e : rule.endpoints) {
-    if (effect.port < e.port_first || effect.port > e.port_last || !e.host.matches(effect))
-      continue;
-    if (!e.via) break;
-    const auto via = parse_endpoint(*e.via);
-    if (!via) return fail("rule " + rule.id + ": via is not address:port", EINVAL);
-    return std::vector<Endpoint>{*via};
-  }
-  if (!names_.name_of(effect.address)) return std::vector<Endpoint>{{effect.address, effect.port}};
-  CG_TRY(const std::vector<Address> addresses, resolve_on_host(effect.host));
-  std::vector<Endpoint> out;
-  for (const Address& address : addresses) {
-    // A name that leads into the host's own networks is rebinding, unless a rule says `via`.
-    if (!is_internal(address)) out.push_back({address, effect.port});
-  }
-  if (out.empty()) return fail(effect.host + " leads only to internal addresses", EHOSTUNREACH);
-  return out;
+// The host's half. EINPROGRESS: not there yet, and the caller does not wait for it.
+int NetCalls::connect_tcp(const TrappedCall& call, const kernel::Rule& rule,
+                          const PinnedConnect& pin, UniqueFd& host) {
+  const auto to = host_targets(rule, pin.effect(), names_);
+  if (!to) return to.error().code != 0 ? to.error().code : EHOSTUNREACH;
+  bool interrupted = false;
+  const auto stop = [&] {
+    if (!trap_.listener.valid(call.id)) return EINTR;
+    interrupted = !pin.non_blocking && sandbox::signal_waits(call.tid);
+    return interrupted ? EINPROGRESS : 0;
+  };
+  const int wait_ms = pin.non_blocking ? kNonBlockingWaitMs : kConnectTimeoutMs;
+  const int error = connect_host(*to, SOCK_STREAM, wait_ms, stop, host);
+  if (error != EINPROGRESS || pin.non_blocking) return error;
+  return interrupted ? kInterrupted : ETIMEDOUT;
 }
 
-// Tries each target in turn. 0, an errno, or EINPROGRESS when `wait_ms` ran out (the socket goes
-// on).
-int NetCalls::connect_host(uint64_t id, const std::vector<Endpoint>& targets, int wait_ms,
-                           UniqueFd& out) const {
-  int error = EHOSTUNREACH;
-  for (const Endpoint& target : targets) {
-    sockaddr_storage to{};
-    const socklen_t size = to_sockaddr(target, to);
-    UniqueFd fd(::socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) return errno;
-    error = plain_connect(fd.get(), to, size);
-    for (int waited = 0; error == EINPROGRESS;) {
-      pollfd p{fd.get(), POLLOUT, 0};
-      const int n = ::poll(&p, 1, std::min(kPollStepMs, wait_ms - waited));
-      if (n > 0) {
-        error = option(fd.get(), SO_ERROR);
-        break;
-      }
-      if (!trap_.listener.valid(id)) return EINTR;
-      waited += kPollStepMs;
-      if (waited >= wait_ms) break;
-    }
-    if (error == 0 || error == EINPROGRESS) {
-      out = std::move(fd);
-      return error;
-    }
-  }
-  return error;
-}
-
-// Connects the agent's own socket to a listener of ours at the asked address, inside.
+// Connects the agent's own socket to a listener of ours inside, where nobody else can get in.
 int NetCalls::join_inside(const PinnedConnect& pin, UniqueFd& accepted) {
   const std::lock_guard lock(inside_mutex_);
-  sockaddr_storage at{};
-  const socklen_t size = to_sockaddr({pin.effect().address, pin.effect().port}, at);
-  auto listener = sandbox::inside_socket(box_, at.ss_family, SOCK_STREAM);
-  if (!listener) return EIO;
-  const int on = 1;
-  ::setsockopt(listener->get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // An IPv6 address counts as ours only through the catch-all route.
-  if (at.ss_family == AF_INET6)
-    ::setsockopt(listener->get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
-  // NOLINTNEXTLINE: the socket API's own cast
-  if (::bind(listener->get(), reinterpret_cast<const sockaddr*>(&at), size) != 0)
-    return EADDRNOTAVAIL;
-  if (::listen(listener->get(), 1) != 0) return errno;
-  const int error = plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
+  UniqueFd listener;
+  const int error = pin.domain == AF_UNIX ? join_unix(pin, listener) : join_tcp(pin, listener);
   if (error != 0 && error != EINPROGRESS) return error;
-  pollfd p{listener->get(), POLLIN, 0};
+  pollfd p{listener.get(), POLLIN, 0};
   if (::poll(&p, 1, 2000) <= 0) return ETIMEDOUT;
-  accepted.reset(::accept4(listener->get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  accepted.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!accepted) return errno;
-  // Nobody else can have got in: the listener's one connection must come from this very socket.
+  if (pin.domain == AF_UNIX) return error;
+  // The listener's one connection must come from this very socket.
   sockaddr_storage ours{}, theirs{};
   socklen_t ours_size = sizeof ours, theirs_size = sizeof theirs;
   // NOLINTBEGIN: the socket API's own casts
@@ -300,15 +162,56 @@ int NetCalls::join_inside(const PinnedConnect& pin, UniqueFd& accepted) {
   return error;
 }
 
+// At the very address the agent asked for.
+int NetCalls::join_tcp(const PinnedConnect& pin, UniqueFd& listener) {
+  sockaddr_storage at{};
+  const socklen_t size = to_sockaddr({pin.effect().address, pin.effect().port}, at);
+  auto made = sandbox::inside_socket(box_, at.ss_family, SOCK_STREAM);
+  if (!made) return EIO;
+  listener = *std::move(made);
+  const int on = 1;
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  // An IPv6 address counts as ours only through the catch-all route.
+  if (at.ss_family == AF_INET6)
+    ::setsockopt(listener.get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
+  // NOLINTNEXTLINE: the socket API's own cast
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&at), size) != 0)
+    return EADDRNOTAVAIL;
+  if (::listen(listener.get(), 1) != 0) return errno;
+  return plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
+}
+
+// At an abstract name that the kernel chooses: only bytes cross the relay, never descriptors.
+int NetCalls::join_unix(const PinnedConnect& pin, UniqueFd& listener) {
+  auto made = sandbox::inside_socket(box_, AF_UNIX, SOCK_STREAM);
+  if (!made) return EIO;
+  listener = *std::move(made);
+  sockaddr_storage at{};
+  at.ss_family = AF_UNIX;
+  socklen_t size = sizeof at;
+  // NOLINTBEGIN: the socket API's own casts
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&at), sizeof(sa_family_t)) != 0)
+    return errno;
+  if (::listen(listener.get(), 1) != 0) return errno;
+  if (::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&at), &size) != 0) return errno;
+  // NOLINTEND
+  return plain_connect(pin.socket.get(), at, size);
+}
+
 int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, PinnedConnect& pin) {
-  const auto to = targets(*judged.rule(trap_.session.decider().policy(), 0), pin);
-  if (!to) return to.error().code != 0 ? to.error().code : EHOSTUNREACH;
   UniqueFd host, inside;
-  const int wait_ms = pin.non_blocking ? kNonBlockingWaitMs : kConnectTimeoutMs;
-  int error = connect_host(call.id, *to, wait_ms, host);
-  if (error == EINPROGRESS && !pin.non_blocking) error = ETIMEDOUT;
-  if (error != 0 && error != EINPROGRESS) return error;
+  int error = 0;
+  if (pin.node) {
+    host.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!host) return errno;
+    error = connect_node(host.get(), pin.node.get());
+    if (error == 0 && ::fcntl(host.get(), F_SETFL, O_NONBLOCK) != 0) error = errno;
+  } else {
+    error = connect_tcp(call, *judged.rule(trap_.session.decider().policy(), 0), pin, host);
+  }
+  if (error != 0 && error != EINPROGRESS && error != kInterrupted) return error;
   if (!trap_.listener.valid(call.id)) return EINTR;
+  const bool interrupted = error == kInterrupted;
   error = join_inside(pin, inside);
   if (error != 0 && error != EINPROGRESS) return error;
   const uint64_t hold = judged.hold;
@@ -318,16 +221,27 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
   // Settled first: another thread of the agent may be writing to its socket already.
   const bool settled = trap_.session.settle_connection(hold, [this, id] { relay_.shut(id); });
   if (!settled) relay_.shut(id);  // the label rose while we connected
-  relay_.start(id);  // of a connection that was shut, only to find it at its end
-  return settled ? error : EACCES;
+  relay_.start(id);               // of a connection that was shut, only to find it at its end
+  if (!settled) return EACCES;
+  return interrupted ? remember_interrupted(pin) : error;
+}
+
+// The connection goes on after EINTR, as connect(2) says; whoever asks again gets it.
+int NetCalls::remember_interrupted(const PinnedConnect& pin) {
+  struct stat s {};
+  if (::fstat(pin.socket.get(), &s) != 0) return errno;
+  const std::lock_guard lock(resumed_mutex_);
+  if (resumed_.size() >= kMaxResumed) resumed_.clear();
+  resumed_.insert(s.st_ino);
+  return kInterrupted;
 }
 
 void NetCalls::bind(const TrappedCall& call) {
   PinnedConnect pin;
-  int error = pin_socket(call, pin);
+  int error = decoder_.socket(call, pin);
   if (error == 0 && pin.domain == AF_UNIX && pin.raw.ss_family == AF_UNIX &&
       pin.raw_size > sizeof(sa_family_t)) {
-    error = normalise_unix(call, pin);
+    error = decoder_.address(call, pin);
     if (!trap_.listener.valid(call.id)) return;
     if (error == 0 && !pin.effect().inside) {
       error = bind_unix(call, pin);

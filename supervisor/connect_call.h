@@ -6,18 +6,21 @@
 // asked for. The agent's socket keeps its identity: dups, epoll entries, options, getpeername.
 //
 //   loopback, abstract and private unix names   performed inside; the peer is the same agent
-//   UDP                                          performed inside; a probe that sends nothing out
-//   everything else                              judged by name (see name_table.h) or address
+//   TCP                                          judged by name (see name_table.h) or address
+//   unix socket files of the host                judged by path; bytes are relayed, descriptors not
+//   UDP                                          performed inside: it sends nothing. Datagrams are
+//                                                judged where they arrive (datagrams.h)
 // Runs on the blocking pool: a connect may wait.
 #pragma once
 
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "sandbox/launch.h"
-#include "supervisor/address.h"
 #include "supervisor/blocking.h"
 #include "supervisor/name_table.h"
+#include "supervisor/pinned_connect.h"
 #include "supervisor/relay.h"
 #include "supervisor/trap.h"
 
@@ -27,17 +30,7 @@ namespace certgate::supervisor {
 // optimistically.
 inline constexpr int kNonBlockingWaitMs = 300;
 inline constexpr int kConnectTimeoutMs = 130'000;  // about what TCP itself gives up after
-
-struct PinnedConnect {
-  sandbox::UniqueFd socket;  // the agent's own socket object
-  int domain = 0, type = 0;
-  bool non_blocking = false;
-  sockaddr_storage raw{};  // the one copy of the address
-  socklen_t raw_size = 0;
-  kernel::ConnectEffect effect_;  // normalised
-  sandbox::UniqueFd node;         // unix path: the socket file, O_PATH
-  const kernel::ConnectEffect& effect() const { return effect_; }
-};
+inline constexpr size_t kMaxResumed = 4096;
 
 class NetCalls {
  public:
@@ -49,24 +42,26 @@ class NetCalls {
  private:
   void connect(const sandbox::TrappedCall& call);
   void bind(const sandbox::TrappedCall& call);
-  int pin_socket(const sandbox::TrappedCall& call, PinnedConnect& pin) const;
-  int normalise(const sandbox::TrappedCall& call, PinnedConnect& pin) const;
-  int normalise_unix(const sandbox::TrappedCall& call, PinnedConnect& pin) const;
+  int connect_again(const PinnedConnect& pin);
+  int remember_interrupted(const PinnedConnect& pin);
   int perform_inside(const PinnedConnect& pin) const;
   int perform_outside(const sandbox::TrappedCall& call, const Judged& judged, PinnedConnect& pin);
   int bind_unix(const sandbox::TrappedCall& call, const PinnedConnect& pin);
-  Result<std::vector<Endpoint>> targets(const kernel::Rule& rule, const PinnedConnect& pin) const;
-  int connect_host(uint64_t id, const std::vector<Endpoint>& targets, int wait_ms,
-                   sandbox::UniqueFd& out) const;
+  int connect_tcp(const sandbox::TrappedCall& call, const kernel::Rule& rule,
+                  const PinnedConnect& pin, sandbox::UniqueFd& host);
   int join_inside(const PinnedConnect& pin, sandbox::UniqueFd& accepted);
+  int join_tcp(const PinnedConnect& pin, sandbox::UniqueFd& listener);
+  int join_unix(const PinnedConnect& pin, sandbox::UniqueFd& listener);
 
   Trap& trap_;
   BlockingPool& pool_;
   const sandbox::Sandbox& box_;
   NameTable& names_;
   Relay& relay_;
-  bool thread_pidfds_ = false;  // PIDFD_THREAD (Linux 6.9)
-  std::mutex inside_mutex_;     // one socket request, one on-demand listener at a time
+  const ConnectDecoder decoder_;
+  std::mutex inside_mutex_;  // one socket request, one on-demand listener at a time
+  std::mutex resumed_mutex_;
+  std::set<uint64_t> resumed_;  // inodes of sockets whose connect a signal interrupted
 };
 
 }  // namespace certgate::supervisor

@@ -27,7 +27,9 @@ bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predica
   for (const kernel::Rule& rule : policy.rules) {
     if (rule.effect != kernel::Effect::kAllow) continue;
     for (const kernel::EndpointPattern& e : rule.endpoints) {
-      if (e.host.could_match_name(name) && predicate(e)) return true;
+      if (e.transport != kernel::Transport::kUnix && e.host.could_match_name(name) &&
+          predicate(rule, e))
+        return true;
     }
   }
   return false;
@@ -36,12 +38,20 @@ bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predica
 }  // namespace
 
 bool NameTable::could_allow(const std::string& name) const {
-  return any_endpoint(policy_, name, [](const kernel::EndpointPattern&) { return true; });
+  return any_endpoint(policy_, name,
+                      [](const kernel::Rule&, const kernel::EndpointPattern&) { return true; });
 }
 
 bool NameTable::has_via(const std::string& name) const {
-  return !any_endpoint(policy_, name,
-                       [](const kernel::EndpointPattern& e) { return !e.via.has_value(); });
+  return !any_endpoint(policy_, name, [](const kernel::Rule&, const kernel::EndpointPattern& e) {
+    return !e.via.has_value();
+  });
+}
+
+bool NameTable::allows_now(const std::string& name, const kernel::Label& label) const {
+  return any_endpoint(policy_, name, [&](const kernel::Rule& rule, const kernel::EndpointPattern&) {
+    return rule.accept.accepts(label);
+  });
 }
 
 std::optional<Address> NameTable::bind(const std::string& name) {

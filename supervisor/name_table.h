@@ -25,6 +25,9 @@ class NameTable {
   explicit NameTable(const kernel::Policy& policy) : policy_(policy) {}
   // Whether some rule could allow a connection to this name (lower case, no trailing dot).
   bool could_allow(const std::string& name) const;
+  // Whether some rule that names it accepts this label: only then may the host's name service hear
+  // of it, because a question carries whatever the name is made of.
+  bool allows_now(const std::string& name, const kernel::Label& label) const;
   // Whether every rule that names it also says where it leads (`via`), so that nobody need be
   // asked.
   bool has_via(const std::string& name) const;

@@ -301,7 +301,7 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
     return perform(call, std::move(judged), *pin, judged_call.object);
   }
   const auto shared = std::make_shared<Judged>(std::move(judged));
-  const bool taken = pool_.try_run(call.id, [this, call, shared, pin, label = judged_call.object] {
+  const bool taken = pool_.try_run(call, [this, call, shared, pin, label = judged_call.object] {
     (void)perform(call, std::move(*shared), *pin,
                   label);  // an existing object: nothing to race for
   });
@@ -376,6 +376,7 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   }
   trap_.session.release(judged.hold);
   trap_.session.outcome(judged.seq, row_of(call.nr)->name, call.tid, error, "emulated");
+  if (error == EINTR) error = BlockingPool::interruption(call.tid);
   if (raced) return Attempt::kRaced;
   trap_.listener.refuse(call.id, error);
   return Attempt::kDone;

@@ -37,9 +37,10 @@ struct ObjectText {
     return e.images.empty() ? std::string() : e.images[0].path;
   }
   std::string operator()(const kernel::ConnectEffect& e) const {
-    if (e.transport == kernel::Transport::kUnix) return e.path;
+    if (e.transport == kernel::Transport::kUnix) return "unix:" + e.path;
     const bool v6 = e.host.find(':') != std::string::npos;
-    return fmt::format("{}{}{}:{}", v6 ? "[" : "", e.host, v6 ? "]" : "", e.port);
+    return fmt::format("{}{}{}{}:{}", e.transport == kernel::Transport::kUdp ? "udp:" : "",
+                       v6 ? "[" : "", e.host, v6 ? "]" : "", e.port);
   }
 };
 

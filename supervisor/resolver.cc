@@ -124,7 +124,10 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
       return reply(dns::answer(query, dns::Code::kNoSuchName, {}, 0));
     }
     if (query.type != dns::kTypeA) return reply(dns::answer(query, dns::Code::kOk, {}, 0));
-    if (names.has_via(query.name)) return reply(found(query));
+    // Where nothing may be asked the name still gets its address: the connection is refused there,
+    // with the reason.
+    if (names.has_via(query.name) || !names.allows_now(query.name, session.label()))
+      return reply(found(query));
     const auto it = exists.find(query.name);
     if (it != exists.end() && Clock::now() < it->second.until) {
       return reply(it->second.found ? found(query)

@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "supervisor/connect_call.h"
+#include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
 #include "supervisor/open_call.h"
 #include "supervisor/path_change.h"
@@ -186,6 +187,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
   CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
+  CG_TRY(const Datagrams datagrams, Datagrams::start(io, net, names, session));
   PathChanges changes(trap);
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone

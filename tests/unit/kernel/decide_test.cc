@@ -27,7 +27,7 @@ Rule connect_rule(const std::string& id, const std::string& host,
   r.id = id;
   r.why = "because " + id;
   r.verbs = {Verb::kConnect};
-  r.endpoints.push_back({*HostPattern::parse(host), 80, 80, std::nullopt});
+  r.endpoints.push_back(EndpointPattern::parse(host + ":80").value());
   r.accept = *AcceptSet::parse(accept);
   return r;
 }
@@ -181,15 +181,34 @@ TEST(Decide, TimesAreKept) {
 
 TEST(Decide, WhatCannotLeaveNeedsNoRuleAndJoinsNothing) {
   World w;
-  for (const bool udp : {true, false}) {
+  for (const Transport transport : {Transport::kTcp, Transport::kUdp, Transport::kUnix}) {
     ConnectEffect e;
-    e.host = "10.0.0.1";
-    e.transport = udp ? Transport::kUdp : Transport::kTcp;
-    e.inside = !udp;
+    e.host = "127.0.0.1";
+    e.transport = transport;
+    e.inside = true;
     const Verdict v = w.decide({e, {}});
     ASSERT_TRUE(allowed(v));
     EXPECT_TRUE(std::get<Certificate>(v).raised_to().empty());
+    e.inside = false;
+    EXPECT_EQ(refusal(w.decide({e, {}})).reason, Reason::kScopeMissing);
   }
+}
+
+TEST(Decide, AUnixSocketOfTheHostIsUnknownUnlessTheRuleSays) {
+  World w;
+  w.policy.rules = {connect_rule("agent", "x", {"operator"})};
+  w.policy.rules[0].endpoints = {EndpointPattern::parse("unix:/run/agent.sock").value()};
+  ConnectEffect e;
+  e.transport = Transport::kUnix;
+  e.path = "/run/agent.sock";
+  const Verdict v = w.decide({e, {}});
+  ASSERT_TRUE(allowed(v));
+  EXPECT_EQ(std::get<Certificate>(v).raised_to(), label("unknown"));
+  w.policy.rules[0].origin = *Origin::parse("tool");
+  const Verdict tool = w.decide({e, {}});
+  EXPECT_EQ(std::get<Certificate>(tool).raised_to(), label("tool"));
+  e.path = "/run/agent.sock2";
+  EXPECT_EQ(refusal(w.decide({e, {}})).reason, Reason::kScopeMissing);
 }
 
 TEST(Decide, ConnectingJoinsTheHost) {

@@ -124,6 +124,52 @@ TEST(HostPattern, ANameIsNeverJudgedByTheAddressItWasGiven) {
   }
 }
 
+bool endpoint_allows(const std::string& pattern, const ConnectEffect& e) {
+  return EndpointPattern::parse(pattern).value().allows(e);
+}
+
+TEST(EndpointPattern, AnInternalAddressIsReachedOnlyByABlockThatIsInternal) {
+  auto metadata = to("169.254.169.254", {169, 254, 169, 254});
+  metadata.port = 80;
+  for (const char* wide : {"0.0.0.0/0:80", "::/0:80", "128.0.0.0/1:80", "169.0.0.0/8:80"}) {
+    EXPECT_FALSE(endpoint_allows(wide, metadata)) << wide;
+    EXPECT_TRUE(EndpointPattern::parse(wide)->matches(metadata)) << "a forbid rule still does";
+  }
+  EXPECT_TRUE(endpoint_allows("169.254.169.254:80", metadata));
+  EXPECT_TRUE(endpoint_allows("169.254.0.0/16:*", metadata));
+  auto outside = to("93.184.216.34", {93, 184, 216, 34});
+  outside.port = 80;
+  EXPECT_TRUE(endpoint_allows("0.0.0.0/0:80", outside));
+}
+
+TEST(EndpointPattern, ATransportIsNoOther) {
+  auto e = to("a.test");
+  e.port = 53;
+  EXPECT_TRUE(endpoint_allows("a.test:53", e));
+  EXPECT_FALSE(endpoint_allows("udp:a.test:53", e));
+  e.transport = Transport::kUdp;
+  EXPECT_FALSE(endpoint_allows("a.test:53", e));
+  EXPECT_TRUE(endpoint_allows("udp:a.test:53", e));
+  e.transport = Transport::kUnix;
+  e.path = "/run/a";
+  EXPECT_FALSE(endpoint_allows("a.test:53", e));
+  EXPECT_TRUE(endpoint_allows("unix:/run/*", e));
+}
+
+TEST(EndpointPattern, ItsTextReadsAsItself) {
+  for (const char* text : {"a.test:*", "*.a.test:80", "udp:ntp.test:123", "unix:/run/**",
+                           "[::1]:8000-8099", "10.0.0.0/8:443", "udp:[fd00::/8]:53"}) {
+    const auto parsed = EndpointPattern::parse(text);
+    ASSERT_TRUE(parsed) << text;
+    EXPECT_EQ(EndpointPattern::parse(parsed->text())->text(), parsed->text()) << text;
+  }
+  for (const char* bad :
+       {"", ":80", "a.test", "a.test:0", "a.test:9-8", "a.test:70000", "a.test:80-", "udp:a.test:*",
+        "udp:a.test:1-100", "unix:relative", "unix:"}) {
+    EXPECT_FALSE(EndpointPattern::parse(bad)) << bad;
+  }
+}
+
 TEST(HostPattern, AUnixSocketIsNoHost) {
   ConnectEffect e;
   e.transport = Transport::kUnix;
@@ -160,9 +206,7 @@ TEST(Policy, DigestCoversEveryFieldThatDecidesAndNothingElse) {
       [](Policy& p) { p.rules[0].verbs = {Verb::kWrite}; },
       [](Policy& p) { p.rules[0].paths[0] = PathPattern::parse("/b").value(); },
       [](Policy& p) { p.rules[0].argvs = {{"x"}}; },
-      [](Policy& p) {
-        p.rules[0].endpoints.push_back({HostPattern::parse("a").value(), 1, 2, "b"});
-      },
+      [](Policy& p) { p.rules[0].endpoints.push_back(EndpointPattern::parse("a:1-2").value()); },
       [](Policy& p) { p.rules[0].accept = AcceptSet::parse({"user"}).value(); },
       [](Policy& p) {
         p.rules[0].origin = Origin{OriginClass::kModel, ""};

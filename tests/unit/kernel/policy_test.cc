@@ -91,7 +91,7 @@ Policy sample() {
   c.id = "c";
   c.why = "w";
   c.verbs = {Verb::kConnect};
-  c.endpoints = {{*HostPattern::parse("a.test"), 80, 80, std::nullopt}};
+  c.endpoints = {EndpointPattern::parse("a.test:80").value()};
   c.accept = *AcceptSet::parse({"user"});
   p.rules.push_back(c);
   return p;

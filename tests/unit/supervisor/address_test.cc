@@ -46,11 +46,11 @@ TEST(Address, InternalRangesAreKnownInEverySpelling) {
         "ff02::1", "64:ff9b::7f00:1", "2002:7f00:1::"}) {
     const auto address = parse_address(text);
     ASSERT_TRUE(address) << text;
-    EXPECT_TRUE(is_internal(*address)) << text;
+    EXPECT_TRUE(kernel::is_internal(*address)) << text;
   }
   for (const char* text :
        {"1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "198.20.0.1"}) {
-    EXPECT_FALSE(is_internal(*parse_address(text))) << text;
+    EXPECT_FALSE(kernel::is_internal(*parse_address(text))) << text;
   }
 }
 
