@@ -36,6 +36,7 @@ struct OpenEffect {
   bool write = false;   // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
   bool create = false;  // the last component does not exist and will be made
   bool inside = false;  // on a file system that lives and dies with the sandbox (/tmp, home, …)
+  bool replaces = false;  // another thing has this name afterwards: so has every path below it
   uint64_t flags = 0;   // open flags as they will be performed
   uint32_t mode = 0;    // creation mode after umask, 0 when nothing is created
 };

@@ -44,7 +44,7 @@ struct Encode {
   CborWriter& w;
 
   void operator()(const OpenEffect& e) const {
-    w.array(12);
+    w.array(13);
     w.unsigned_int(static_cast<uint64_t>(Domain::kOpen));
     w.bytes(e.path.data(), e.path.size());
     w.unsigned_int(static_cast<uint64_t>(e.kind));
@@ -53,6 +53,7 @@ struct Encode {
     w.boolean(e.write);
     w.boolean(e.create);
     w.boolean(e.inside);
+    w.boolean(e.replaces);
     w.unsigned_int(e.flags);
     w.unsigned_int(e.mode);
   }

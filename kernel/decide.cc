@@ -39,7 +39,12 @@ struct Question {
 
 bool matches(const Rule& rule, const Question& q) {
   if (!has_verb(rule.verbs, q.verb)) return false;
-  if (q.open != nullptr) return any_path(rule, q.open->path, q.open->inside);
+  if (q.open != nullptr) {
+    if (any_path(rule, q.open->path, q.open->inside)) return true;
+    return rule.effect == Effect::kForbid && q.open->replaces &&
+           std::any_of(rule.paths.begin(), rule.paths.end(),
+                       [&](const PathPattern& p) { return p.names_below(q.open->path); });
+  }
   if (q.exec != nullptr) {
     // An interpreter is given its arguments by the kernel: its rule is about the file alone.
     const ExecImage& image = q.exec->images[q.image];

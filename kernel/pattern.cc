@@ -197,6 +197,21 @@ bool PathPattern::matches(std::string_view path, bool inside) const {
   return false;
 }
 
+bool PathPattern::spells(std::string_view path) const {
+  if (shape_ == Shape::kExact) return path == text_;
+  return shape_ == Shape::kSubtree && path == std::string_view(text_.data(), text_.size() - 3);
+}
+
+bool PathPattern::names_below(std::string_view path) const {
+  if (shape_ == Shape::kPrivate) return false;
+  for (size_t end = text_.find('/', 1); end != std::string::npos; end = text_.find('/', end + 1)) {
+    const std::string_view head(text_.data(), end);
+    if (head.ends_with("/**")) continue;
+    if (shape_ == Shape::kGlob ? components_match(head, path) : head == path) return true;
+  }
+  return false;
+}
+
 bool argv_matches(const std::vector<std::string>& patterns, const std::vector<std::string>& argv) {
   if (patterns.empty()) return true;
   const bool open = patterns.back() == "**";

@@ -71,6 +71,11 @@ Status validate_rule(const Rule& rule) {
 
 }  // namespace
 
+bool Rule::spells(std::string_view path) const {
+  return std::any_of(paths.begin(), paths.end(),
+                     [&](const PathPattern& p) { return p.spells(path); });
+}
+
 std::vector<uint8_t> Policy::canonical() const {
   CborWriter w;
   w.map(3);

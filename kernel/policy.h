@@ -14,7 +14,10 @@
 //   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …),
 //   wherever
 //                   that is: a workspace below /tmp or home is not part of it
-// Argv patterns: one pattern per argument; "*" inside an argument matches any bytes of it;
+// A forbid rule on write holds also against what would put another thing in the place of a
+// directory above: renaming it away or onto its name, a symlink or a file of that name
+// (OpenEffect::replaces). Argv patterns: one pattern per argument; "*" inside an argument matches
+// any bytes of it;
 //   a last element "**" matches any number of further arguments (also none).
 // Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block. An
 //   internal address (address.h) is reached only by a block that lies within internal ranges.
@@ -46,6 +49,11 @@ class PathPattern {
  public:
   static Result<PathPattern> parse(std::string_view text);
   bool matches(std::string_view path, bool inside) const;
+  // Whether the pattern names something below `path`, spelling out the last name of `path`: for
+  // "/ws/.git/hooks/**" and "/ws/**/.git/hooks/**" that is so of "/ws/.git", not of "/ws/src".
+  bool names_below(std::string_view path) const;
+  // Whether the pattern spells out this very name: then who may write it had no choice of the name.
+  bool spells(std::string_view path) const;
   const std::string& text() const { return text_; }
 
  private:
@@ -100,7 +108,8 @@ struct Rule {
   std::optional<uint64_t> ttl_ns;  // valid this long from the start of the run
   std::optional<uint64_t> budget;  // calls per run
   Durability durability = Durability::kOrdered;
-  std::string source;  // "file:line" it came from; not part of the digest
+  std::string source;                        // "file:line" it came from; not part of the digest
+  bool spells(std::string_view path) const;  // see PathPattern
 };
 
 // Origin of files without a label of their own. The longest matching pattern wins.

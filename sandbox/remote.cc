@@ -69,6 +69,19 @@ int read_memory(int tid, uint64_t address, void* out, size_t size) {
   return n == static_cast<ssize_t>(size) ? 0 : EFAULT;
 }
 
+Result<RemoteWriter> RemoteWriter::open(int tid) {
+  const std::string path = "/proc/" + std::to_string(tid) + "/mem";
+  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd) return fail_errno("open the memory of the caller", errno);
+  return RemoteWriter(std::move(fd));
+}
+
+int RemoteWriter::write(uint64_t address, const void* data, size_t size) const {
+  if (address > static_cast<uint64_t>(INT64_MAX)) return EFAULT;
+  const ssize_t n = ::pwrite(memory_.get(), data, size, static_cast<off_t>(address));
+  return n == static_cast<ssize_t>(size) ? 0 : EFAULT;
+}
+
 int read_string(int tid, uint64_t address, size_t max, std::string& out) {
   out.clear();
   char buffer[kPage];

@@ -1,6 +1,7 @@
-// Remote: bounded copies out of a trapped thread's memory and facts about it from /proc.
+// Remote: bounded copies out of a trapped thread's memory and facts about it from /proc; and the
+// one way back in, for answers that a call returns in memory (readlink, xattr).
 //
-// Only decode calls these. What they return is a snapshot: it is worth something only after
+// Only decode calls the former. What they return is a snapshot: it is worth something only after
 // Listener::valid() has been asked again (the tid may have been reused).
 #pragma once
 
@@ -8,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernel/result.h"
@@ -17,6 +19,18 @@ namespace certgate::sandbox {
 
 // Copies exactly `size` bytes. 0, or EFAULT.
 int read_memory(int tid, uint64_t address, void* out, size_t size);
+
+// Where an answer goes: the memory of the process that `tid` belonged to when this was opened, even
+// if the number is used again. Open it, ask Listener::valid(), then write.
+class RemoteWriter {
+ public:
+  static Result<RemoteWriter> open(int tid);
+  int write(uint64_t address, const void* data, size_t size) const;  // 0 or EFAULT
+
+ private:
+  explicit RemoteWriter(UniqueFd memory) : memory_(std::move(memory)) {}
+  UniqueFd memory_;
+};
 
 // Copies a NUL-terminated string without the NUL. 0, EFAULT, or ENAMETOOLONG when it is longer than
 // `max` bytes (the NUL included).

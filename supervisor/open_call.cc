@@ -90,6 +90,7 @@ kernel::OpenEffect PinnedOpen::effect() const {
   e.write = write;
   e.create = create();
   e.inside = inside;
+  e.replaces = !name.empty();
   e.flags = flags;
   e.mode = mode;
   return e;
@@ -357,7 +358,15 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
                                       const kernel::Label& label) {
   const kernel::Certificate certificate = *std::move(judged.certificate);
   UniqueFd fd;
-  int error = open_pinned(certificate, pin, fd);
+  int error = 0;
+  if (!pin.name.empty() && !pin.inside) {
+    const auto marked = trap_.session.mark_names(pin.facts.identity, pin.path, certificate);
+    if (!marked) {
+      trap_.session.fatal(marked.error().what);
+      error = EIO;
+    }
+  }
+  if (error == 0) error = open_pinned(certificate, pin, fd);
   const bool raced = error == EEXIST && !pin.name.empty() && !(pin.flags & O_EXCL);
   if (error == 0 && judged.hold != 0) {
     ObjectFacts made = pin.facts;

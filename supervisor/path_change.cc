@@ -270,6 +270,7 @@ kernel::OpenEffect PinnedPath::effect() const {
   e.write = true;
   e.create = !object;
   e.inside = inside;
+  e.replaces = replaces;
   return e;
 }
 
@@ -306,9 +307,8 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   const uint64_t flags = row->flags >= 0 ? static_cast<uint32_t>(call.args[row->flags]) : 0;
   const int dirfd = dirfd_arg >= 0 ? static_cast<int>(call.args[dirfd_arg]) : AT_FDCWD;
   // futimens is utimensat without a path, and AT_EMPTY_PATH names a descriptor too.
-  const bool no_path =
-      as == kHandle ||
-      (call.args[path_arg] == 0 && (call.nr == SYS_utimensat || call.nr == SYS_futimesat));
+  const bool no_path = as == kHandle || (call.args[path_arg] == 0 &&
+                                         (call.nr == SYS_utimensat || call.nr == SYS_futimesat));
   if (!no_path) {
     if (int error = sandbox::read_string(call.tid, call.args[path_arg], kMaxPath, out.asked))
       return error;
@@ -348,6 +348,18 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   return 0;
 }
 
+// What is changed in place carries the label of whoever changed it: names, link texts and
+// attributes are content too.
+int PathChanges::mark(const PinnedPath& path, const kernel::Certificate& certificate) const {
+  if (path.inside) return 0;
+  const auto marked = path.object
+                          ? trap_.session.mark(path.facts.identity, path.path)
+                          : trap_.session.mark_names(path.facts.identity, path.path, certificate);
+  if (marked) return 0;
+  trap_.session.fatal(marked.error().what);
+  return EIO;
+}
+
 void PathChanges::handle(const TrappedCall& call) {
   const ChangeRow& row = *row_of(call.nr);
   Changed changed{call, row, {}, {}, 0, {}, {}, {}};
@@ -356,6 +368,15 @@ void PathChanges::handle(const TrappedCall& call) {
     error = pin(call, row.b.dirfd, row.b.path, row.b.as, changed.b);
   if (error == 0 && row.decode != nullptr) error = row.decode(changed);
   if (!trap_.listener.valid(call.id)) return;
+  const bool two_names = error == 0 && row.b.path >= 0 && !changed.a.inside;
+  // An unlabelled file has the origin of its zone, so it may not just move to another one: as
+  // between two file systems, callers copy instead.
+  const kernel::Policy& policy = trap_.session.decider().policy();
+  if (two_names && !(policy.zone_label(changed.a.path) == policy.zone_label(changed.b.path)))
+    error = EXDEV;
+  const bool makes_directory = row.perform == perform_mkdir;
+  changed.a.replaces = changed.a.dir && !makes_directory && row.perform != perform_unlink;
+  changed.b.replaces = static_cast<bool>(changed.b.dir);
   uint64_t seq = 0;
   uint32_t rule = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
@@ -374,6 +395,7 @@ void PathChanges::handle(const TrappedCall& call) {
     const bool links = row.nr == SYS_link || row.nr == SYS_linkat;
     if (links && path == &changed.b && !rules.empty() && rules.back().rule != rule) error = EXDEV;
     if (!rules.empty()) rule = rules.back().rule;
+    if (error == 0) error = mark(*path, *judged.certificate);
   }
   if (error == 0) error = row.perform(changed);
   if (error == 0) {

@@ -22,6 +22,7 @@ struct PinnedPath {
   ObjectFacts facts;         // of object, else of dir
   bool exists = false;       // entry: something has this name
   bool inside = false;       // on one of the sandbox's own file systems
+  bool replaces = false;     // entry: another thing has the name afterwards
   bool nameless = false;     // a descriptor's object that no path leads to: nobody else's
 
   kernel::OpenEffect effect() const;
@@ -39,6 +40,7 @@ class PathChanges {
   int pin(const sandbox::TrappedCall& call, int dirfd_arg, int path_arg, int mode,
           PinnedPath& out) const;
   int pin_entry(int tid, Base base, PinnedPath& out) const;
+  int mark(const PinnedPath& path, const kernel::Certificate& certificate) const;
 
   Trap& trap_;
 };

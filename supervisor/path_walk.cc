@@ -137,6 +137,10 @@ std::string PathWalk::path_of(int fd, bool deleted) {
   return path;
 }
 
+std::string PathWalk::own_link(const Caller& caller, const std::string& path) const {
+  return own_proc_link(caller, path.substr(path.rfind('/') + 1));
+}
+
 bool PathWalk::is_root(int fd) const {
   struct stat s {};
   return ::fstat(fd, &s) == 0 && s.st_dev == root_dev_ && s.st_ino == root_ino_;

@@ -81,6 +81,9 @@ class PathWalk {
   // it is judged (a FIFO notices), and the caller drops it and goes by resolve() and reopen().
   sandbox::UniqueFd open_likely_regular(Base base, const std::string& path, uint64_t flags) const;
 
+  // What the link "self" or "thread-self" in /proc says to the caller, when `path` names one; else "".
+  std::string own_link(const Caller& caller, const std::string& path) const;
+
   // The absolute path of a pinned object inside the sandbox ("" when it has none there), without
   // the kernel's " (deleted)" mark.
   static std::string path_of(int fd, bool deleted);

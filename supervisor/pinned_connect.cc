@@ -1,7 +1,6 @@
 #include "supervisor/pinned_connect.h"
 
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -13,25 +12,14 @@
 #include "sandbox/remote.h"
 
 namespace certgate::supervisor {
-namespace {
 
 using sandbox::TrappedCall;
 using sandbox::UniqueFd;
-
-constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD
-
-}  // namespace
 
 int socket_option(int fd, int name) {
   int value = -1;
   socklen_t size = sizeof value;
   return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
-}
-
-ConnectDecoder::ConnectDecoder(const Trap& trap, const NameTable& names)
-    : trap_(trap), names_(names) {
-  const UniqueFd probe(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), kPidfdThread)));
-  thread_pidfds_ = static_cast<bool>(probe);
 }
 
 int ConnectDecoder::socket(const TrappedCall& call, PinnedConnect& pin) const {
@@ -40,23 +28,8 @@ int ConnectDecoder::socket(const TrappedCall& call, PinnedConnect& pin) const {
   if (pin.raw_size < sizeof(sa_family_t)) return EINVAL;
   if (int error = sandbox::read_memory(call.tid, call.args[1], &pin.raw, pin.raw_size))
     return error;
-  pid_t target = call.tid;
-  if (!thread_pidfds_) {
-    // Before 6.9 a pidfd names a whole process; a thread with a file table of its own cannot be
-    // served.
-    const auto task = sandbox::task_facts(call.tid);
-    if (!task) return ESRCH;
-    target = task->tgid;
-    constexpr int kKcmpFiles = 2;
-    if (target != call.tid && ::syscall(SYS_kcmp, target, call.tid, kKcmpFiles, 0, 0) != 0)
-      return EPERM;
-  }
-  const UniqueFd pidfd(
-      static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds_ ? kPidfdThread : 0)));
-  if (!pidfd) return ESRCH;
-  pin.socket.reset(
-      static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(call.args[0]), 0)));
-  if (!pin.socket) return errno == EBADF ? EBADF : EPERM;
+  if (int error = Trap::descriptor_of(call.tid, static_cast<int>(call.args[0]), pin.socket))
+    return error;
   pin.domain = socket_option(pin.socket.get(), SO_DOMAIN);
   if (pin.domain < 0) return ENOTSOCK;
   pin.type = socket_option(pin.socket.get(), SO_TYPE);

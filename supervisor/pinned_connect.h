@@ -33,7 +33,7 @@ struct PinnedConnect {
 
 class ConnectDecoder {
  public:
-  ConnectDecoder(const Trap& trap, const NameTable& names);
+  ConnectDecoder(const Trap& trap, const NameTable& names) : trap_(trap), names_(names) {}
   // Both return 0 or the errno that the kernel would answer.
   int socket(const sandbox::TrappedCall& call, PinnedConnect& pin) const;
   int address(const sandbox::TrappedCall& call, PinnedConnect& pin) const;
@@ -44,7 +44,6 @@ class ConnectDecoder {
 
   const Trap& trap_;
   const NameTable& names_;
-  bool thread_pidfds_ = false;  // PIDFD_THREAD (Linux 6.9)
 };
 
 // SOL_SOCKET option of integer type, -1 when the descriptor is no socket.

@@ -204,6 +204,26 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
   return ok();
 }
 
+Status Session::mark(const kernel::FileIdentity& file, const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
+  if (stored && stored->covers(state_.label)) return ok();
+  const kernel::Label before = stored ? *stored : decider_.policy().zone_label(path);
+  return channel_.join_file(file, before.join(state_.label));
+}
+
+Status Session::mark_names(const kernel::FileIdentity& directory, const std::string& path,
+                           const kernel::Certificate& certificate) {
+  for (const kernel::RuleUse& use : certificate.rules()) {
+    const kernel::Rule& rule = decider_.policy().rules[use.rule];
+    const bool writes =
+        std::find(rule.verbs.begin(), rule.verbs.end(), kernel::Verb::kWrite) != rule.verbs.end();
+    if (writes && rule.spells(path)) return ok();
+  }
+  const size_t slash = path.rfind('/');
+  return mark(directory, slash == 0 ? "/" : path.substr(0, slash));
+}
+
 bool Session::settle_connection(uint64_t hold, std::function<void()> shut) {
   const std::lock_guard lock(mutex_);
   for (Held& held : held_) {

@@ -82,6 +82,13 @@ class Session {
   // over.
   Status settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
                      const kernel::Label& label, bool labelled);
+  // The agent is about to change this object in place (a directory: its names): joins the agent's
+  // label into the stored one. Must succeed before the change.
+  Status mark(const kernel::FileIdentity& file, const std::string& path);
+  // The same for the directory in which `path` is made, moved or removed, unless the rule spells
+  // that name out: then the name says nothing about who chose it.
+  Status mark_names(const kernel::FileIdentity& directory, const std::string& path,
+                    const kernel::Certificate& certificate);
   // `shut` closes the connection for good (both directions) and may be called from any thread,
   // under the session lock. False: a raise has shut it already; do not hand it over.
   bool settle_connection(uint64_t hold, std::function<void()> shut);

@@ -22,6 +22,7 @@
 #include "supervisor/exec_call.h"
 #include "supervisor/open_call.h"
 #include "supervisor/path_change.h"
+#include "supervisor/path_read.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
 
@@ -65,7 +66,7 @@ void kill_sandbox(int init_pidfd) {
 // The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed
 // on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
-                 NetCalls& net, PathChanges& changes) {
+                 NetCalls& net, PathChanges& changes, PathReads& reads) {
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   for (;;) {
     const auto call = listener.receive();
@@ -88,6 +89,8 @@ void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls&
       default:
         if (PathChanges::handles(call->nr)) {
           changes.handle(*call);
+        } else if (PathReads::handles(call->nr)) {
+          reads.handle(*call);
         } else {
           listener.refuse(call->id, ENOSYS);  // the filter and this list disagree: nothing happens
         }
@@ -189,7 +192,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
   CG_TRY(const Datagrams datagrams, Datagrams::start(io, net, names, session));
   PathChanges changes(trap);
-  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes); });
+  PathReads reads(trap);
+  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 
   CG_CHECK(sandbox::release(box));

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -38,6 +40,28 @@ int Trap::base_of(int tid, int dirfd, const std::string& path, sandbox::UniqueFd
   if (!fd) return dirfd != AT_FDCWD && fd.error().code == ENOENT ? EBADF : fd.error().code;
   out = *std::move(fd);
   return 0;
+}
+
+int Trap::descriptor_of(int tid, int fd, sandbox::UniqueFd& out) {
+  constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD (Linux 6.9)
+  static const bool thread_pidfds = static_cast<bool>(
+      sandbox::UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, ::gettid(), kPidfdThread))));
+  pid_t target = tid;
+  if (!thread_pidfds) {
+    // Before 6.9 a pidfd names a whole process; a thread with a file table of its own cannot be
+    // served.
+    const auto task = sandbox::task_facts(tid);
+    if (!task) return ESRCH;
+    target = task->tgid;
+    constexpr int kKcmpFiles = 2;
+    if (target != tid && ::syscall(SYS_kcmp, target, tid, kKcmpFiles, 0, 0) != 0) return EPERM;
+  }
+  const sandbox::UniqueFd pidfd(
+      static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds ? kPidfdThread : 0)));
+  if (!pidfd) return ESRCH;
+  out.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), fd, 0)));
+  if (out) return 0;
+  return errno == EBADF ? EBADF : EPERM;
 }
 
 }  // namespace certgate::supervisor

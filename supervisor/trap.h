@@ -44,6 +44,8 @@ struct Trap {
   // The base of a relative path: the caller's cwd (AT_FDCWD) or one of its descriptors, pinned.
   // 0 or errno; `out` stays empty for an absolute path.
   static int base_of(int tid, int dirfd, const std::string& path, sandbox::UniqueFd& out);
+  // A descriptor of ours for the very object behind the caller's. 0 or errno.
+  static int descriptor_of(int tid, int fd, sandbox::UniqueFd& out);
 };
 
 }  // namespace certgate::supervisor

@@ -179,6 +179,20 @@ TEST(Decide, TimesAreKept) {
   EXPECT_EQ(refusal(w.decide(read_call("/x"), {1000, 1})).reason, Reason::kTokenExpired);
 }
 
+TEST(Decide, AForbiddenPathCannotBeReachedByReplacingADirectoryAboveIt) {
+  World w;
+  w.policy.rules = {rule("hooks", Effect::kForbid, {Verb::kWrite}, "/ws/.git/hooks/**", {}),
+                    rule("write", Effect::kAllow, {Verb::kWrite}, "/ws/**", {"operator"})};
+  OpenEffect e;
+  e.path = "/ws/.git";
+  e.write = true;
+  EXPECT_TRUE(allowed(w.decide({e, {}}))) << "the directory itself may be made";
+  e.replaces = true;
+  EXPECT_EQ(refusal(w.decide({e, {}})).reason, Reason::kForbidden);
+  e.path = "/ws/src";
+  EXPECT_TRUE(allowed(w.decide({e, {}})));
+}
+
 TEST(Decide, WhatCannotLeaveNeedsNoRuleAndJoinsNothing) {
   World w;
   for (const Transport transport : {Transport::kTcp, Transport::kUdp, Transport::kUnix}) {

@@ -53,6 +53,33 @@ TEST(PathPattern, AgreesWithTheNaiveReference) {
   EXPECT_GT(yes, 1000u);
 }
 
+TEST(PathPattern, WhatIsNamedBelowIsKnownByTheNamesAbove) {
+  const auto below = [](const char* pattern, const char* path) {
+    return PathPattern::parse(pattern).value().names_below(path);
+  };
+  for (const char* pattern : {"/ws/.git/hooks/**", "/ws/.git/hooks", "/ws/.g?t/hooks/**"}) {
+    EXPECT_TRUE(below(pattern, "/ws/.git")) << pattern;
+    EXPECT_TRUE(below(pattern, "/ws")) << pattern;
+    EXPECT_FALSE(below(pattern, "/ws/src")) << pattern;
+    EXPECT_FALSE(below(pattern, "/ws/.git/hooks/x")) << pattern;
+    EXPECT_FALSE(below(pattern, "/w")) << pattern;
+  }
+  EXPECT_TRUE(below("/ws/**/.git/hooks/**", "/ws/a/b/.git"));
+  EXPECT_FALSE(below("/ws/**/.git/hooks/**", "/ws/a/b/src"));
+  EXPECT_FALSE(below("/ws/**/.env", "/ws/src"));
+  EXPECT_FALSE(below("@private", "/ws"));
+}
+
+TEST(PathPattern, ANameIsSpelledOutOnlyWhereNothingWasLeftToChoose) {
+  const auto spells = [](const char* pattern, const char* path) {
+    return PathPattern::parse(pattern).value().spells(path);
+  };
+  EXPECT_TRUE(spells("/ws/out", "/ws/out"));
+  EXPECT_TRUE(spells("/ws/out/**", "/ws/out"));
+  EXPECT_FALSE(spells("/ws/out/**", "/ws/out/x"));
+  EXPECT_FALSE(spells("/ws/*", "/ws/out"));
+}
+
 TEST(PathPattern, ASubtreeHasItsRootButNotItsNeighbour) {
   EXPECT_TRUE(path_match("/ws/**", "/ws"));
   EXPECT_TRUE(path_match("/ws/**", "/ws/a/b"));

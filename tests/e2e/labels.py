@@ -1,0 +1,194 @@
+"""Labels between sandboxes, and protected paths: names, links and attributes carry taint too.
+
+usage: labels.py --certgate build/bin/certgate
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+from harness import Checks, hosts, web_page
+
+POLICY = """
+name = "labels"
+extends = ["{base}"]
+[[zone]]
+name = "downloads"
+paths = ["@workspace/downloads/**"]
+origin = "unknown"
+[[rule]]
+id = "scratch"
+why = "where a tainted agent may write"
+allow = ["write"]
+paths = ["@workspace/scratch/**"]
+accept = ["@anything"]
+[[rule]]
+id = "tools"
+why = "a tainted agent goes on with these"
+allow = ["exec"]
+paths = ["/usr/bin/python3*"]
+accept = ["@anything"]
+[[rule]]
+id = "page"
+why = "the web"
+allow = ["connect"]
+to = ["page.test:80"]
+via = "127.0.0.1:{port}"
+accept = ["@anything"]
+"""
+
+TAINT = """
+import os, socket, sys
+s = socket.create_connection(("page.test", 80)); s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n"); s.recv(1000)
+"""
+MAKE = {
+    "a link's text": "os.symlink('run this: rm -rf', 'scratch/link')",
+    "an attribute": "os.setxattr('scratch/file', 'user.note', b'run this')",
+    "a file's name": "open('scratch/run this', 'w').close()",
+    "a directory's name": "os.mkdir('scratch/run this')",
+    "a new name of a file": "os.rename('scratch/file', 'scratch/run this')",
+}
+LOOK = {
+    "a link's text": "os.readlink('scratch/link')",
+    "an attribute": "os.getxattr('scratch/file', 'user.note')",
+    "a file's name": "os.listdir('scratch')",
+    "a directory's name": "os.listdir('scratch')",
+    "a new name of a file": "os.listdir('scratch')",
+}
+WATCH = """
+import ctypes, os
+c = ctypes.CDLL(None); i = c.inotify_init1(0); c.inotify_add_watch(i, b"scratch", 0x100)
+"""
+# What only an untainted agent may do.
+CLEAN_ONLY = """
+import subprocess
+try: subprocess.run(["/usr/bin/touch", "proof"], check=True)
+except OSError as e: print("refused", e.errno)
+"""
+
+HOOK = "#!/bin/sh\\necho pwned\\n"
+IN_HOOKS = ("written", "moved into place", "a link", "a hard link")   # tricks that need the directory
+PROTECTED = {
+    "written": f"open('.git/hooks/pre-commit', 'w').write('{HOOK}')",
+    "moved into place": f"open('h', 'w').write('{HOOK}'); os.rename('h', '.git/hooks/pre-commit')",
+    "a link": "os.symlink('/bin/sh', '.git/hooks/pre-commit')",
+    "a hard link": f"open('h', 'w').write('{HOOK}'); os.link('h', '.git/hooks/pre-commit')",
+    "the directory moved away and back": "os.rename('.git', 'g'); os.makedirs('g/hooks', exist_ok=True);"
+                                         f"open('g/hooks/pre-commit', 'w').write('{HOOK}'); os.rename('g', '.git')",
+    "a prepared directory": f"os.makedirs('x'); open('x/pre-commit', 'w').write('{HOOK}'); os.rename('x', '.git/hooks')",
+    "a link in place of the directory": f"os.makedirs('x'); open('x/pre-commit', 'w').write('{HOOK}'); os.symlink('../x', '.git/hooks')",
+}
+# The same, where there is no .git yet.
+ABSENT = {
+    "a prepared directory": f"os.makedirs('x/hooks'); open('x/hooks/pre-commit', 'w').write('{HOOK}'); os.rename('x', '.git')",
+    "a link": f"os.makedirs('x/hooks'); open('x/hooks/pre-commit', 'w').write('{HOOK}'); os.symlink('x', '.git')",
+    "a file that points elsewhere": f"os.makedirs('x/hooks'); open('x/hooks/pre-commit', 'w').write('{HOOK}'); open('.git', 'w').write('gitdir: x')",
+}
+
+
+class Place:
+    def __init__(self, host, base, port):
+        self.host = host
+        self.policy = host.policies / f"labels-{base}.toml"
+        self.policy.write_text(POLICY.format(base=base, port=port))
+        self.count = 0
+
+    def workspace(self, *directories):
+        self.count += 1
+        path = self.host.directory(f"ws-{self.policy.stem}-{self.count}")
+        for name in ("scratch", *directories):
+            (path / name).mkdir(parents=True)
+        (path / "scratch/file").write_text("x")
+        self.host.own(path)
+        return path
+
+    def run(self, workspace, code):
+        return self.host.call("run", "--policy", self.policy, "--workspace", workspace, "--state", self.state(), "--",
+                              "/usr/bin/python3", "-c", "import os\n" + code, cwd=workspace)
+
+    def state(self):
+        path = self.host.base / "state"
+        return path if path.exists() else self.host.state("state")
+
+
+def between_sandboxes(checks, place):
+    for what in MAKE:
+        workspace = place.workspace()
+        out = place.run(workspace, LOOK["a file's name"] + "\n" + CLEAN_ONLY)
+        checks.check((workspace / "proof").exists(), f"{what}: before, looking costs nothing", out.stdout + out.stderr)
+        (workspace / "proof").unlink()
+        out = place.run(workspace, TAINT + MAKE[what])
+        checks.check(out.returncode == 0, f"{what}: a tainted agent leaves it", out.stderr)
+        out = place.run(workspace, LOOK[what] + "\n" + CLEAN_ONLY)
+        checks.check("refused 13" in out.stdout and "web:page.test" in out.stderr and not (workspace / "proof").exists(),
+                     f"{what}: who reads it is tainted by it", out.stdout + out.stderr)
+        out = place.run(workspace, CLEAN_ONLY)
+        checks.check((workspace / "proof").exists(), f"{what}: who does not is not", out.stdout + out.stderr)
+    out = place.run(workspace, WATCH + CLEAN_ONLY)
+    checks.check("refused 13" in out.stdout, "a watch on such a directory taints", out.stdout + out.stderr)
+
+
+def zones(checks, place):
+    workspace = place.workspace("downloads")
+    (workspace / "downloads/tool.sh").write_text("#!/bin/sh\n")
+    place.host.own(workspace)
+    out = place.run(workspace, "import subprocess, errno\n"
+                    "try: os.rename('downloads/tool.sh', 'tool.sh')\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
+                    "try: os.link('downloads/tool.sh', 'tool.sh')\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
+                    "try: os.rename('downloads', 'tools')\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
+                    "subprocess.run(['/usr/bin/mv', 'downloads/tool.sh', 'tool.sh'])\n" + CLEAN_ONLY)
+    checks.check(out.stdout.split()[:3] == ["EXDEV"] * 3, "a name does not move between zones of different origin", out.stdout + out.stderr)
+    checks.check("UNTRUSTED_ORIGIN unknown" in out.stderr and not (workspace / "tool.sh").exists() and (workspace / "downloads/tool.sh").exists(),
+                 "copying reads it, and is judged as that", out.stdout + out.stderr)
+
+
+def protected(checks, place, holds):
+    for table, directories in ((PROTECTED, [".git"]), (ABSENT, [])):
+        for what, code in table.items():
+            if directories:
+                directories = [".git/hooks" if what in IN_HOOKS else ".git"]
+            workspace = place.workspace(*directories)
+            if not holds:
+                # Natively the trick works.
+                subprocess.run([*place.host.as_agent(), "/usr/bin/python3", "-c", "import os\n" + code], cwd=workspace, check=False,
+                               capture_output=True)
+                checks.check(os.path.lexists(workspace / ".git/hooks/pre-commit") or (workspace / ".git").is_file(),
+                             f"control: {what} works without certgate")
+                continue
+            out = place.run(workspace, code)
+            hook = workspace / ".git/hooks/pre-commit"
+            if what == "a file that points elsewhere":
+                hook = workspace / ".git" if (workspace / ".git").is_file() else hook
+            there = os.path.lexists(hook)
+            checks.check(not there and "rule hooks" in out.stderr,
+                         f"hooks are protected against {what} ({'with' if directories else 'without'} .git)", out.stdout + out.stderr)
+    if holds:
+        workspace = place.workspace()
+        out = place.run(workspace, "import subprocess\nfor c in (['init', '-q'], ['config', 'user.email', 'a@b'], ['config', 'user.name', 'a'],"
+                        " ['add', '.'], ['commit', '-qm', 'x']): subprocess.run(['/usr/bin/git', *c], check=True)")
+        checks.check(out.returncode == 0 and (workspace / ".git/HEAD").exists(), "git init and commit work beside it", out.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--certgate", type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    checks = Checks("labels")
+    with web_page(b"run this\n") as port:
+        for host in hosts(arguments.certgate.resolve()):
+            print(f"== {host.name}")
+            try:
+                place = Place(host, "default", port)
+                protected(checks, place, False)
+                protected(checks, place, True)
+                between_sandboxes(checks, place)
+                zones(checks, place)
+            finally:
+                host.remove()
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
