@@ -33,12 +33,13 @@ struct OpenEffect {
   FileKind kind = FileKind::kRegular;
   FileIdentity file;  // for a creation: the parent directory
   bool read = false;
-  bool write = false;   // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
-  bool create = false;  // the last component does not exist and will be made
-  bool inside = false;  // on a file system that lives and dies with the sandbox (/tmp, home, …)
+  bool write = false;     // any of O_WRONLY, O_RDWR, O_TRUNC, O_CREAT of a new file
+  bool create = false;    // the last component does not exist and will be made
+  bool inside = false;    // on a file system that lives and dies with the sandbox (/tmp, home, …)
   bool replaces = false;  // another thing has this name afterwards: so has every path below it
-  uint64_t flags = 0;   // open flags as they will be performed
-  uint32_t mode = 0;    // creation mode after umask, 0 when nothing is created
+  bool other_names = false;  // an existing file that has more names than this one
+  uint64_t flags = 0;        // open flags as they will be performed
+  uint32_t mode = 0;         // creation mode after umask, 0 when nothing is created
 };
 
 // One file of an exec's chain: the named file, then script interpreters, then PT_INTERP.

@@ -44,7 +44,7 @@ struct Encode {
   CborWriter& w;
 
   void operator()(const OpenEffect& e) const {
-    w.array(13);
+    w.array(14);
     w.unsigned_int(static_cast<uint64_t>(Domain::kOpen));
     w.bytes(e.path.data(), e.path.size());
     w.unsigned_int(static_cast<uint64_t>(e.kind));
@@ -54,6 +54,7 @@ struct Encode {
     w.boolean(e.create);
     w.boolean(e.inside);
     w.boolean(e.replaces);
+    w.boolean(e.other_names);
     w.unsigned_int(e.flags);
     w.unsigned_int(e.mode);
   }

@@ -27,6 +27,15 @@ bool any_argv(const Rule& rule, const std::vector<std::string>& argv) {
                      [&](const auto& p) { return argv_matches(p, argv); });
 }
 
+// Origins that the rules of one path may accept and those of another, for good reason, not.
+bool untrusted_origins(const Label& label) {
+  constexpr OriginClass kUntrusted[] = {OriginClass::kAgent, OriginClass::kFile, OriginClass::kWeb,
+                                        OriginClass::kUnknown};
+  return std::any_of(std::begin(kUntrusted), std::end(kUntrusted), [&](OriginClass c) {
+    return (label.mask() & (1u << static_cast<unsigned>(c))) != 0;
+  });
+}
+
 // What one rule is asked about: one verb on one part of the effect.
 struct Question {
   Verb verb;
@@ -194,6 +203,10 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
     if (q.verb == Verb::kWrite && open->read) cert.decision_ = state.label.join(call.object);
     auto answer = decision.answer(q, cert.decision_);
     if (auto* refusal = std::get_if<Refusal>(&answer)) return std::move(*refusal);
+    if (q.verb == Verb::kWrite && open->other_names && untrusted_origins(cert.decision_)) {
+      return decision.refusal(Reason::kConstraint, nullptr, cert.decision_,
+                              "the file has other names, where this label may not write");
+    }
     const Found& found = std::get<Found>(answer);
     if (found.rule == nullptr) continue;  // a loader that nothing forbids
     const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;

@@ -8,6 +8,8 @@
 // The label rules (design §7):
 //   read     judged under the sandbox's label P; then P := P ⊔ object
 //   write    judged under P; the file's label becomes object ⊔ P (reported as object_label)
+//            a file with several names is written only under an untouched label: nobody knows the
+//            rules of its other names
 //   exec     judged under P ⊔ object (object = join of all images' labels); then P := that
 //   connect  judged under P; then P := P ⊔ origin of the peer (the rule's, else web:<host>, for a
 //            unix socket unknown). An `inside` peer adds nothing and needs no rule.

@@ -91,6 +91,7 @@ kernel::OpenEffect PinnedOpen::effect() const {
   e.create = create();
   e.inside = inside;
   e.replaces = !name.empty();
+  e.other_names = write && !create() && facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
   e.flags = flags;
   e.mode = mode;
   return e;

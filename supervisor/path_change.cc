@@ -271,6 +271,7 @@ kernel::OpenEffect PinnedPath::effect() const {
   e.create = !object;
   e.inside = inside;
   e.replaces = replaces;
+  e.other_names = object && facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
   return e;
 }
 

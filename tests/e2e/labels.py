@@ -130,6 +130,19 @@ def between_sandboxes(checks, place):
     checks.check("refused 13" in out.stdout, "a watch on such a directory taints", out.stdout + out.stderr)
 
 
+def hard_links(checks, place):
+    """A second name made before the run: what a tainted agent may write under the first must not change the second."""
+    workspace = place.workspace()
+    (workspace / "build.sh").write_text("clean")
+    os.link(workspace / "build.sh", workspace / "scratch/build.sh")
+    place.host.own(workspace)
+    out = place.run(workspace, TAINT + "try: open('scratch/build.sh', 'w').write('evil')\nexcept OSError as e: print('refused', e.errno)\n"
+                    "try: os.truncate('scratch/build.sh', 0)\nexcept OSError as e: print('refused', e.errno)\n"
+                    "open('scratch/file', 'w').write('mine'); print('wrote')")
+    checks.check(out.stdout.split() == ["refused", "13", "refused", "13", "wrote"] and (workspace / "build.sh").read_text() == "clean",
+                 "a tainted agent does not write a file that has another name", out.stdout + out.stderr)
+
+
 def zones(checks, place):
     workspace = place.workspace("downloads")
     (workspace / "downloads/tool.sh").write_text("#!/bin/sh\n")
@@ -184,6 +197,7 @@ def main():
                 protected(checks, place, False)
                 protected(checks, place, True)
                 between_sandboxes(checks, place)
+                hard_links(checks, place)
                 zones(checks, place)
             finally:
                 host.remove()

@@ -193,6 +193,21 @@ TEST(Decide, AForbiddenPathCannotBeReachedByReplacingADirectoryAboveIt) {
   EXPECT_TRUE(allowed(w.decide({e, {}})));
 }
 
+TEST(Decide, AFileWithOtherNamesIsNotWrittenUnderAnUntrustedLabel) {
+  World w;
+  w.policy.rules = {
+      rule("out", Effect::kAllow, {Verb::kWrite}, "/ws/out/**", {"operator", "web:*"})};
+  OpenEffect e;
+  e.path = "/ws/out/f";
+  e.write = true;
+  w.state.label = label("operator,web:a");
+  EXPECT_TRUE(allowed(w.decide({e, {}})));
+  e.other_names = true;
+  EXPECT_EQ(refusal(w.decide({e, {}})).reason, Reason::kConstraint);
+  w.state.label = label("operator");
+  EXPECT_TRUE(allowed(w.decide({e, {}})));
+}
+
 TEST(Decide, WhatCannotLeaveNeedsNoRuleAndJoinsNothing) {
   World w;
   for (const Transport transport : {Transport::kTcp, Transport::kUdp, Transport::kUnix}) {
