@@ -119,6 +119,40 @@ Case workload_case(const Scene& scene, size_t operations) {
   return c;
 }
 
+// What people's agents do all day. Each runs in a directory of its own in the workspace.
+struct Program {
+  const char* name;
+  const char* needs;
+  const char* what;
+  const char* script;
+};
+constexpr Program kGit = {
+    "git", "git", "git init, add, commit and log of 100 files",
+    "git init -q . && i=0; while [ $i -lt 100 ]; do echo $i >f$i; i=$((i+1)); done; git add . && "
+    "git -c user.name=a -c user.email=a@b commit -qm x && git log --stat >/dev/null && git status >/dev/null"};
+constexpr Program kPython = {
+    "python", "python3", "python3 importing asyncio, json, http.client and sqlite3",
+    "python3 -c 'import asyncio, json, http.client, sqlite3, subprocess'"};
+constexpr Program kCompile = {
+    "compile", "g++", "g++ -O1 of a small C++ file with <iostream>, <map> and <string>",
+    "printf '#include <iostream>\\n#include <map>\\n#include <string>\\nint main(){std::map<std::string,int> m;"
+    "std::cout<<m.size();}\\n' >a.cc && g++ -O1 -o a a.cc && ./a >/dev/null"};
+
+Case program_case(const Scene& scene, const Program& program, size_t operations) {
+  const std::string script = std::string("PATH=/usr/bin:/bin; export PATH; d=\"$0/work.$$\"; mkdir \"$d\" && cd \"$d\" && { ") + program.script +
+                             "; }; s=$?; cd / && rm -rf \"$d\"; exit $s";
+  const Words loop = inner(scene, "spawn", operations) + Words{"0", "/bin/sh", "-c", script, scene.workspace};
+  Case c{program.name, program.what, false, operations, {}};
+  const std::string missing = not_installed(find_program(program.needs), program.needs);
+  const Words gated = certgate_run(scene) + loop;
+  c.variants.push_back({"native", {loop, Trap::kNone, false}, missing});
+  c.variants.push_back({"native-pinned", {loop, Trap::kNone, true}, missing});
+  const std::string ours = missing.empty() ? certgate_missing(scene) : missing;
+  c.variants.push_back({"certgate", {gated, Trap::kNone, false}, ours});
+  c.variants.push_back({"certgate-pinned", {gated, Trap::kNone, true}, ours});
+  return c;
+}
+
 struct CaseRow {
   const char* name;
   Case (*make)(const Scene&, size_t);
@@ -128,6 +162,9 @@ constexpr CaseRow kCases[] = {
     {"open", open_case, 10'000, 2'000},      {"exec", exec_case, 100, 20},
     {"connect", connect_case, 500, 100},     {"connect-own", connect_own_case, 500, 100},
     {"start", start_case, 5, 1},             {"workload", workload_case, 2, 1},
+    {"git", [](const Scene& s, size_t n) { return program_case(s, kGit, n); }, 3, 1},
+    {"python", [](const Scene& s, size_t n) { return program_case(s, kPython, n); }, 5, 1},
+    {"compile", [](const Scene& s, size_t n) { return program_case(s, kCompile, n); }, 2, 1},
 };
 
 double median(std::vector<double> values) {

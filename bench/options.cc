@@ -28,9 +28,10 @@ const char* const kUsage =
     "All variants of a case are interleaved in every round; figures are medians over the rounds.\n\n"
     "  --rounds N     rounds of each case (default 5)\n"
     "  --quick        small counts, for a smoke test; the figures are rough\n"
-    "  --only NAME    just this case: open, exec, connect, connect-own, start or workload (repeatable)\n"
+    "  --only NAME    just this case: open, exec, connect, connect-own, start,\n"
+    "                 workload, git, python or compile (repeatable)\n"
     "  --json         one object a line\n"
-    "  --check        exit 1 when open > 2.0 x floor or exec > 1.6 x native\n"
+    "  --check        exit 1 when open > 1.5 x floor or exec > 1.6 x native\n"
     "  --help         this text\n\n"
     "Exit status: 0 measured, 1 a bar was missed or nothing could be measured, 2 wrong usage.\n";
 

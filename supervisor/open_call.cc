@@ -147,12 +147,20 @@ bool OpenCalls::pin_in_one_step(Base base, PinnedOpen& pin) const {
   const bool system = pin.asked.starts_with("/usr/") || pin.asked.starts_with("/lib") ||
                       pin.asked.starts_with("/etc/");
   if (!system && !seen_regular_.contains(std::hash<std::string>{}(pin.asked))) return false;
-  pin.object = trap_.walk.open_likely_regular(base, pin.asked, pin.flags & ~uint64_t{O_CLOEXEC});
-  if (pin.object && object_facts(pin.object.get(), pin.facts) == 0 &&
-      pin.facts.kind == kernel::FileKind::kRegular) {
-    pin.path = PathWalk::path_of(pin.object.get(), pin.facts.nlink == 0);
-    pin.ready = !pin.path.empty();
+  const uint64_t flags = pin.flags & ~uint64_t{O_CLOEXEC};
+  // Found without following a link, a plain path is the object's own: no need to ask for it.
+  const size_t hash = std::hash<std::string>{}(pin.asked);
+  if (PathWalk::is_plain(pin.asked) && !behind_link_.contains(hash)) {
+    pin.object = trap_.walk.open_likely_regular(base, pin.asked, flags, PathWalk::Links::kNone);
+    if (pin.object) pin.path = pin.asked;
   }
+  if (!pin.object) {
+    pin.object = trap_.walk.open_likely_regular(base, pin.asked, flags, PathWalk::Links::kFollow);
+    if (pin.object && behind_link_.size() < kMaxSeen) behind_link_.insert(hash);
+    if (pin.object) pin.path = PathWalk::path_of(pin.object.get(), false);
+  }
+  pin.ready = pin.object && !pin.path.empty() && object_facts(pin.object.get(), pin.facts) == 0 &&
+              pin.facts.kind == kernel::FileKind::kRegular && pin.facts.nlink > 0;
   if (!pin.ready) pin.object.reset();
   return pin.ready;
 }

@@ -60,7 +60,8 @@ class OpenCalls {
   BlockingPool& pool_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
-  mutable std::unordered_set<size_t> seen_regular_;  // hashes of paths; notify thread only; a hint
+  // Hashes of paths; notify thread only; hints, which may be wrong at no cost but time.
+  mutable std::unordered_set<size_t> seen_regular_, behind_link_;
 };
 
 }  // namespace certgate::supervisor

@@ -169,10 +169,24 @@ Resolution PathWalk::resolve(const Caller& caller, Base base, const std::string&
   return walk(caller, std::move(from), path, final, missing);
 }
 
-UniqueFd PathWalk::open_likely_regular(Base base, const std::string& path, uint64_t flags) const {
+bool PathWalk::is_plain(const std::string& path) {
+  if (path.size() < 2 || path[0] != '/' || path.back() == '/') return false;
+  for (size_t at = 0; at != std::string::npos; at = path.find('/', at + 1)) {
+    const char* part = path.c_str() + at + 1;
+    if (part[0] == '/') return false;
+    if (part[0] != '.') continue;
+    if (part[1] == '/' || part[1] == '\0') return false;
+    if (part[1] == '.' && (part[2] == '/' || part[2] == '\0')) return false;
+  }
+  return true;
+}
+
+UniqueFd PathWalk::open_likely_regular(Base base, const std::string& path, uint64_t flags,
+                                       Links links) const {
   const bool absolute = !path.empty() && path[0] == '/';
   const int start = absolute ? root_ : base.fd;
-  const uint64_t scope = absolute ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  uint64_t scope = absolute ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  if (links == Links::kNone) scope |= RESOLVE_NO_SYMLINKS;
   // O_NONBLOCK: should it be a FIFO after all, nobody waits here.
   UniqueFd fd(sys_openat2(start, path.c_str(), flags | O_NONBLOCK | O_NOCTTY, scope));
   if (fd && !(flags & O_NONBLOCK) && ::fcntl(fd.get(), F_SETFL, static_cast<int>(flags)) != 0)

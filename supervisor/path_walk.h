@@ -79,9 +79,16 @@ class PathWalk {
   // Opens what the kernel's own walk finds, for reading, in one step; empty when it finds nothing.
   // Only for a path that is likely to be a regular file: anything else must not be touched before
   // it is judged (a FIFO notices), and the caller drops it and goes by resolve() and reopen().
-  sandbox::UniqueFd open_likely_regular(Base base, const std::string& path, uint64_t flags) const;
+  // With Links::kNone it finds nothing behind a symlink: then an absolute path that is_plain() is
+  // the object's own.
+  enum class Links : uint8_t { kFollow, kNone };
+  sandbox::UniqueFd open_likely_regular(Base base, const std::string& path, uint64_t flags,
+                                        Links links) const;
+  // Absolute, and without "." , ".." or empty components.
+  static bool is_plain(const std::string& path);
 
-  // What the link "self" or "thread-self" in /proc says to the caller, when `path` names one; else "".
+  // What the link "self" or "thread-self" in /proc says to the caller, when `path` names one; else
+  // "".
   std::string own_link(const Caller& caller, const std::string& path) const;
 
   // The absolute path of a pinned object inside the sandbox ("" when it has none there), without

@@ -131,5 +131,13 @@ TEST_F(PathWalkTest, OwnProcLinksNameTheCaller) {
   EXPECT_EQ(here.st_ino, there.st_ino);
 }
 
+TEST(PathWalk, APlainPathHasNothingToResolveButLinks) {
+  for (const char* plain : {"/a", "/usr/include/stdio.h", "/.a", "/..a", "/a/.../b", "/a/..b/.c"})
+    EXPECT_TRUE(PathWalk::is_plain(plain)) << plain;
+  for (const char* other :
+       {"", "/", "a", "a/b", "/a/", "//a", "/a//b", "/./a", "/a/.", "/a/..", "/../a", "/a/../b"})
+    EXPECT_FALSE(PathWalk::is_plain(other)) << other;
+}
+
 }  // namespace
 }  // namespace certgate::supervisor
