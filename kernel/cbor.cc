@@ -104,52 +104,63 @@ Result<uint64_t> CborReader::head(uint8_t major) {
 
 Result<uint64_t> CborReader::unsigned_int() { return head(kUnsigned); }
 
+Error CborReader::refuse(const uint8_t* start, std::string what) {
+  at_ = start;
+  return fail(std::move(what));
+}
+
 Result<int64_t> CborReader::integer() {
+  const uint8_t* const start = at_;
   const bool negative = at_ != end_ && *at_ >> 5 == kNegative;
   CG_TRY(const uint64_t value, head(negative ? kNegative : kUnsigned));
-  if (value > static_cast<uint64_t>(INT64_MAX)) return fail("cbor: a number does not fit 64 bits");
+  if (value > static_cast<uint64_t>(INT64_MAX))
+    return refuse(start, "cbor: a number does not fit 64 bits");
   return static_cast<int64_t>(negative ? ~value : value);
 }
 
-Result<std::string> CborReader::bytes(size_t max) {
-  CG_TRY(const uint64_t size, head(kBytes));
-  if (size > max) return fail("cbor: a byte string is longer than " + std::to_string(max));
+Result<std::string> CborReader::string(uint8_t major, size_t max, const char* what) {
+  const uint8_t* const start = at_;
+  CG_TRY(const uint64_t size, head(major));
+  if (size > max)
+    return refuse(start, std::string("cbor: ") + what + " is longer than " + std::to_string(max));
   if (size > static_cast<size_t>(end_ - at_))
-    return fail("cbor: the data ends inside a byte string");
+    return refuse(start, std::string("cbor: the data ends inside ") + what);
   std::string value(at_, at_ + size);
   at_ += size;
   return value;
 }
+
+Result<std::string> CborReader::bytes(size_t max) { return string(kBytes, max, "a byte string"); }
 
 Result<std::string> CborReader::text(size_t max) {
-  CG_TRY(const uint64_t size, head(kText));
-  if (size > max) return fail("cbor: a text is longer than " + std::to_string(max));
-  if (size > static_cast<size_t>(end_ - at_)) return fail("cbor: the data ends inside a text");
-  for (size_t i = 0; i < size;) {
-    const size_t length = utf8_length(at_ + i, size - i);
-    if (length == 0) return fail("cbor: a text is not UTF-8");
+  const uint8_t* const start = at_;
+  CG_TRY(std::string value, string(kText, max, "a text"));
+  const uint8_t* const from = at_ - value.size();
+  for (size_t i = 0; i < value.size();) {
+    const size_t length = utf8_length(from + i, value.size() - i);
+    if (length == 0) return refuse(start, "cbor: a text is not UTF-8");
     i += length;
   }
-  std::string value(at_, at_ + size);
-  at_ += size;
   return value;
 }
 
-Result<size_t> CborReader::array(size_t max) {
-  CG_TRY(const uint64_t count, head(kArray));
-  if (count > max) return fail("cbor: an array has more than " + std::to_string(max) + " items");
+Result<size_t> CborReader::count(uint8_t major, size_t max, const char* what) {
+  const uint8_t* const start = at_;
+  CG_TRY(const uint64_t count, head(major));
+  if (count > max) {
+    return refuse(
+        start, std::string("cbor: ") + what + " has more than " + std::to_string(max) + " items");
+  }
   return static_cast<size_t>(count);
 }
 
-Result<size_t> CborReader::map(size_t max) {
-  CG_TRY(const uint64_t count, head(kMap));
-  if (count > max) return fail("cbor: a map has more than " + std::to_string(max) + " items");
-  return static_cast<size_t>(count);
-}
+Result<size_t> CborReader::array(size_t max) { return count(kArray, max, "an array"); }
+Result<size_t> CborReader::map(size_t max) { return count(kMap, max, "a map"); }
 
 Result<bool> CborReader::boolean() {
+  const uint8_t* const start = at_;
   CG_TRY(const uint64_t value, head(kSimple));
-  if (value != kFalse && value != kTrue) return fail("cbor: expected a boolean");
+  if (value != kFalse && value != kTrue) return refuse(start, "cbor: expected a boolean");
   return value == kTrue;
 }
 

@@ -39,7 +39,8 @@ class CborWriter {
   std::vector<uint8_t> out_;
 };
 
-// Strict pull decoder over borrowed bytes. Every call checks type, shortest form and bounds.
+// Strict pull decoder over borrowed bytes. Every call checks type, shortest form and bounds; one
+// that fails moves nothing, so done() is never true after it.
 class CborReader {
  public:
   CborReader(const uint8_t* data, size_t size) : at_(data), end_(data + size) {}
@@ -54,6 +55,9 @@ class CborReader {
 
  private:
   Result<uint64_t> head(uint8_t major);
+  Result<std::string> string(uint8_t major, size_t max, const char* what);
+  Result<size_t> count(uint8_t major, size_t max, const char* what);
+  Error refuse(const uint8_t* start, std::string what);  // back to `start`
   const uint8_t* at_;
   const uint8_t* end_;
 };

@@ -4,8 +4,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
+#include "kernel/cbor.h"
 #include "supervisor/session.h"
 
 namespace certgate::supervisor {
@@ -49,31 +51,26 @@ const char* verb_word(const kernel::Record& record) {
   return record.verb < std::size(kWords) ? kWords[record.verb] : "";
 }
 
-// Length of the valid, printable UTF-8 sequence at `at`, or 0.
-size_t printable(std::string_view s, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
-  const unsigned char c = byte(at);
-  if (c >= 0x20 && c < 0x7f) return c == '\\' ? 0 : 1;
-  const size_t size = c >= 0xc2 && c <= 0xdf   ? 2
-                      : c >= 0xe0 && c <= 0xef ? 3
-                      : c >= 0xf0 && c <= 0xf4 ? 4
-                                               : 0;
-  if (size == 0 || at + size > s.size()) return 0;
-  for (size_t i = 1; i < size; ++i) {
-    if ((byte(at + i) & 0xc0) != 0x80) return 0;
-  }
-  if (c == 0xc2 && byte(at + 1) < 0xa0) return 0;   // C1 controls
-  if (c == 0xe0 && byte(at + 1) < 0xa0) return 0;   // overlong
-  if (c == 0xed && byte(at + 1) >= 0xa0) return 0;  // surrogates
-  if (c == 0xf0 && byte(at + 1) < 0x90) return 0;
-  if (c == 0xf4 && byte(at + 1) >= 0x90) return 0;
-  // Marks that reorder or hide text on a terminal: U+200B..U+200F, U+2028..U+202E, U+2066..U+2069.
-  if (c == 0xe2 && byte(at + 1) == 0x80) {
-    const unsigned char last = byte(at + 2);
-    if ((last >= 0x8b && last <= 0x8f) || (last >= 0xa8 && last <= 0xae)) return 0;
-  }
-  if (c == 0xe2 && byte(at + 1) == 0x81 && byte(at + 2) >= 0xa6 && byte(at + 2) <= 0xa9) return 0;
-  return size;
+uint32_t code_point(const uint8_t* at, size_t length) {
+  static constexpr uint8_t kFirst[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+  uint32_t value = at[0] & kFirst[length];
+  for (size_t i = 1; i < length; ++i) value = value << 6 | (at[i] & 0x3Fu);
+  return value;
+}
+
+// What would move the cursor, hide text or turn its direction: C0, C1, separators, format marks.
+bool deceives(uint32_t c) {
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x00AD || c == 0x061C || c == 0x180E ||
+         (c >= 0x200B && c <= 0x200F) || (c >= 0x2028 && c <= 0x202E) ||
+         (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF || (c >= 0xFFF9 && c <= 0xFFFB) ||
+         (c >= 0xE0000 && c <= 0xE0FFF) || (c & 0xFFFE) == 0xFFFE;
+}
+
+void append_hex(uint8_t byte, std::string& out) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  out += "\\x";
+  out += kDigits[byte >> 4];
+  out += kDigits[byte & 15];
 }
 
 std::string json_string(std::string_view text) {
@@ -90,22 +87,17 @@ std::string json_string(std::string_view text) {
 std::string escape(std::string_view bytes) {
   std::string out;
   out.reserve(bytes.size());
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());  // NOLINT: octets
   for (size_t i = 0; i < bytes.size();) {
-    if (const size_t n = printable(bytes, i)) {
-      out.append(bytes, i, n);
-      i += n;
-      continue;
-    }
-    const auto c = static_cast<unsigned char>(bytes[i++]);
-    if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (c == '\\') {
-      out += "\\\\";
+    const size_t length = kernel::utf8_length(data + i, bytes.size() - i);
+    if (length != 0 && data[i] != '\\' && !deceives(code_point(data + i, length))) {
+      out.append(bytes, i, length);
+    } else if (data[i] == '\n' || data[i] == '\t') {
+      out += data[i] == '\n' ? "\\n" : "\\t";
     } else {
-      out += fmt::format("\\x{:02x}", c);
+      for (size_t k = 0; k < std::max<size_t>(length, 1); ++k) append_hex(data[i + k], out);
     }
+    i += std::max<size_t>(length, 1);
   }
   return out;
 }

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "supervisor/report.h"
+
 namespace certgate::agentd::cli {
 
 using Args = std::vector<std::string>;
@@ -14,9 +16,7 @@ int audit_main(const Args& args);   // certgate audit list|why|verify …
 int policy_main(const Args& args);  // certgate policy check …
 int doctor_main(const Args& args);  // certgate doctor …
 
-// Makes untrusted bytes safe for a terminal or a log line: control characters, ESC, DEL, bytes that
-// are not UTF-8 and the backslash become \xNN (or \n, \t). Printable UTF-8 passes unchanged.
-std::string escape(const std::string& bytes);
+using supervisor::escape;  // one form for everything an operator sees
 
 // State directory: --state, else $XDG_STATE_HOME/certgate, else ~/.local/state/certgate
 // (root: /var/lib/certgate).

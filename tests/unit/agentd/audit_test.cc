@@ -229,7 +229,8 @@ TEST(Escape, IsUnambiguous) {
   std::set<std::string> seen;
   for (int a = 0; a < 256; ++a) {
     for (int b = 0; b < 256; ++b) {
-      EXPECT_TRUE(seen.insert(cli::escape({static_cast<char>(a), static_cast<char>(b)})).second)
+      EXPECT_TRUE(
+          seen.insert(cli::escape(std::string{static_cast<char>(a), static_cast<char>(b)})).second)
           << a << ' ' << b;
     }
   }

@@ -9,17 +9,19 @@ namespace {
 
 TEST(Escape, NothingThatMovesATerminalPasses) {
   EXPECT_EQ(escape("plain äöü €"), "plain äöü €");
-  EXPECT_EQ(escape("a\x1b[31mb"), "a\\x1b[31mb");
-  EXPECT_EQ(escape("line\nFAKE AUDIT\ttab\r"), "line\\nFAKE AUDIT\\ttab\\x0d");
-  EXPECT_EQ(escape("\xff\xc3("), "\\xff\\xc3(");
-  EXPECT_EQ(escape("back\\slash"), "back\\\\slash");
+  EXPECT_EQ(escape("a\x1b[31mb"), "a\\x1B[31mb");
+  EXPECT_EQ(escape("line\nFAKE AUDIT\ttab\r"), "line\\nFAKE AUDIT\\ttab\\x0D");
+  EXPECT_EQ(escape("\xff\xc3("), "\\xFF\\xC3(");
+  EXPECT_EQ(escape("back\\slash"), "back\\x5Cslash");
   EXPECT_EQ(escape("\xc2\x9b"
                    "31m"),
-            "\\xc2\\x9b31m");  // C1 CSI
+            "\\xC2\\x9B31m");  // C1 CSI
   EXPECT_EQ(escape("\xe2\x80\xae"
                    "txt.exe"),
-            "\\xe2\\x80\\xaetxt.exe");  // right-to-left override
-  EXPECT_EQ(escape("\x7f"), "\\x7f");
+            "\\xE2\\x80\\xAEtxt.exe");  // right-to-left override
+  EXPECT_EQ(escape("\x7f"), "\\x7F");
+  EXPECT_EQ(escape("a\xd8\x9c"), "a\\xD8\\x9C");           // Arabic letter mark
+  EXPECT_EQ(escape("a\xef\xbb\xbf"), "a\\xEF\\xBB\\xBF");  // zero width no-break space
 }
 
 TEST(Escape, OutputIsPrintableForEveryByte) {
