@@ -12,6 +12,8 @@ namespace {
 // into the kernel, changes clocks or the machine, or enlarges the attack surface for nothing an
 // ordinary program needs. ENOSYS: programs know how to live without it (io_uring, clone3, the at
 // forms of the xattr calls) or it has long been gone.
+// uretprobe and uprobe: recent kernels run them whatever a filter says. A probe that the host's root
+// has set makes them, from the kernel's own page; from anywhere else they are SIGILL and ENXIO.
 #define ALLOW(nr, name) \
   CallRow { nr, #name, CallClass::kAllow, 0 }
 #define TRAP(nr, name) \
@@ -115,7 +117,8 @@ constexpr CallRow kTable[] = {
     DENY(323, userfaultfd, EPERM), ALLOW(324, membarrier), ALLOW(325, mlock2),
     ALLOW(326, copy_file_range), ALLOW(327, preadv2), ALLOW(328, pwritev2),
     ALLOW(329, pkey_mprotect), ALLOW(330, pkey_alloc), ALLOW(331, pkey_free), ALLOW(332, statx),
-    ALLOW(333, io_pgetevents), ALLOW(334, rseq), ALLOW(424, pidfd_send_signal),
+    ALLOW(333, io_pgetevents), ALLOW(334, rseq), ALLOW(335, uretprobe), ALLOW(336, uprobe),
+    ALLOW(424, pidfd_send_signal),
     DENY(425, io_uring_setup, ENOSYS), DENY(426, io_uring_enter, ENOSYS),
     DENY(427, io_uring_register, ENOSYS), DENY(428, open_tree, EPERM),
     DENY(429, move_mount, EPERM), DENY(430, fsopen, EPERM), DENY(431, fsconfig, EPERM),
