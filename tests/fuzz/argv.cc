@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kReadable = 3 * kPage;
+constexpr uint64_t kWild = 0x4141414141414141;  // not an address on this machine
+constexpr int kAnything = -1;  // the bytes made a pointer to elsewhere in this process
 
 class Arena {
  public:
@@ -65,6 +67,7 @@ int slow_vector(const Arena& arena, size_t at, size_t max_count, size_t max_byte
     if (pointer == 0) return 0;
     if (i == max_count) return E2BIG;
     const size_t offset = pointer - arena.address(0);
+    if (offset >= kReadable + kPage && pointer != kWild) return kAnything;
     if (offset >= kReadable) return EFAULT;
     const std::string_view there = arena.from(offset).substr(0, max_bytes - total + 1);
     const size_t nul = there.find('\0');
@@ -86,9 +89,7 @@ FUZZ_TARGET(argv) {
   std::vector<uint64_t> pointers(in.byte() % 48);
   for (uint64_t& p : pointers) {
     const uint64_t offset = in.number(2);
-    p = offset == 0xffff ? 0x4141414141414141u
-        : offset == 0    ? 0
-                         : arena.address(offset % (kReadable + 64));
+    p = offset == 0xffff ? kWild : offset == 0 ? 0 : arena.address(offset % (kReadable + 64));
   }
   const std::string fill = in.rest();
   for (size_t i = 0; i < kReadable; ++i)
@@ -101,7 +102,9 @@ FUZZ_TARGET(argv) {
   const int error =
       sandbox::read_strings(::getpid(), arena.address(at), max_count, max_bytes, copy);
   const int wanted = slow_vector(arena, at, max_count, max_bytes, expected);
+  CG_LAW(copy.size() <= max_count);
+  if (wanted == kAnything) return 0;
   CG_LAW(error == wanted);
-  if (error == 0) CG_LAW(copy == expected && copy.size() <= max_count);
+  if (error == 0) CG_LAW(copy == expected);
   return 0;
 }
