@@ -32,7 +32,7 @@ Status load(Machine& machine, const sock_filter& step, const seccomp_data& call)
   } else if (mode == BPF_LEN && BPF_SIZE(step.code) == BPF_W) {
     target = sizeof(seccomp_data);
   } else if (mode == BPF_ABS && !into_x && BPF_SIZE(step.code) == BPF_W) {
-    if (step.k % 4 != 0 || step.k + 4 > sizeof(seccomp_data))
+    if (step.k % 4 != 0 || step.k > sizeof(seccomp_data) - sizeof target)
       return bad(machine, "load out of range");
     if (step.k >= offsetof(seccomp_data, instruction_pointer)) machine.read_arguments = true;
     std::memcpy(&target, reinterpret_cast<const char*>(&call) + step.k, sizeof target);
@@ -147,10 +147,13 @@ Result<Evaluation> run(std::span<const sock_filter> program, const seccomp_data&
         CG_CHECK(jump(machine, step));
         break;
       case BPF_MISC:
-        if (BPF_MISCOP(step.code) == BPF_TAX)
+        if (BPF_MISCOP(step.code) == BPF_TAX) {
           machine.x = machine.a;
-        else
+        } else if (BPF_MISCOP(step.code) == BPF_TXA) {
           machine.a = machine.x;
+        } else {
+          return bad(machine, "instruction that seccomp does not accept");
+        }
         break;
       default:  // BPF_RET
         return Evaluation{BPF_RVAL(step.code) == BPF_A ? machine.a : step.k,

@@ -113,10 +113,12 @@ TEST(BpfEval, RefusesWhatTheKernelRefuses) {
   EXPECT_TRUE(refused({statement(BPF_JMP | BPF_JA, 7), statement(BPF_RET | BPF_K, 0)}));
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, 2)}));  // unaligned
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data))}));
+  EXPECT_TRUE(refused({statement(BPF_LD | BPF_W | BPF_ABS, 0xfffffffc)}));  // + 4 is 0
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_B | BPF_ABS, 0)}));
   EXPECT_TRUE(refused({statement(BPF_LD | BPF_MEM, BPF_MEMWORDS)}));
   EXPECT_TRUE(refused({statement(BPF_ST, BPF_MEMWORDS)}));
   EXPECT_TRUE(refused({statement(BPF_ALU | 0xf0, 0)}));
+  EXPECT_TRUE(refused({statement(BPF_MISC | 0x40, 0), statement(BPF_RET | BPF_K, 0)}));
 }
 
 TEST(BpfEval, TheStrictestOfTwoProgramsWinsAndTheGuardOnATie) {
