@@ -102,7 +102,20 @@ void arguments(const std::string& patterns_text, const std::string& argv_text) {
   CG_LAW(matched == expected);
 }
 
+void endpoints(const std::string& text) {
+  const auto endpoint = kernel::EndpointPattern::parse(text);
+  if (!endpoint) return;
+  const auto again = kernel::EndpointPattern::parse(endpoint->text());
+  CG_LAW(again && again->text() == endpoint->text());
+  CG_LAW(again->transport == endpoint->transport && again->host.text == endpoint->host.text);
+  CG_LAW(again->port_first == endpoint->port_first && again->port_last == endpoint->port_last);
+  CG_LAW(endpoint->port_first <= endpoint->port_last);
+  CG_LAW(endpoint->path.has_value() == (endpoint->transport == kernel::Transport::kUnix));
+}
+
 void hosts(const std::string& text, const std::string& name) {
+  endpoints(text);
+  endpoints(name);
   const auto host = kernel::HostPattern::parse(text);
   if (!host) return;
   const auto again = kernel::HostPattern::parse(host->text);

@@ -30,10 +30,17 @@ void laws_of(const Endpoint& endpoint) {
   const auto parsed =
       parse_endpoint((six ? "[" + text + "]" : text) + ":" + std::to_string(endpoint.port));
   CG_LAW(parsed && same(*parsed, endpoint));
+  // A block is internal only when all of it is.
+  for (const unsigned bits : {128u, 120u, 104u, 96u, 64u, 8u, 1u, 0u}) {
+    if (certgate::kernel::is_internal(endpoint.address, bits))
+      CG_LAW(certgate::kernel::is_internal(endpoint.address));
+  }
 }
 
-// The kernel connects 0.0.0.0 and :: to the own loopback; so must we.
+// The kernel connects 0.0.0.0 and :: to the own loopback; so must we. And whatever is loopback by
+// the kernel's reckoning must be named by a rule.
 void never_any(const Endpoint& endpoint) {
+  if (is_loopback(endpoint.address)) CG_LAW(certgate::kernel::is_internal(endpoint.address));
   CG_LAW(endpoint.address != Address{});
   CG_LAW(address_text(endpoint.address) != "0.0.0.0");
 }

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -98,7 +99,9 @@ class Gate {
 };
 
 bool run(BlockingPool& pool, uint64_t id, std::function<void()> work) {
-  return pool.try_run(id, std::move(work));
+  sandbox::TrappedCall call;
+  call.id = id;
+  return pool.try_run(call, std::move(work));
 }
 
 // Blocks in a read that never gets a byte. 0, or the errno that ended it.
@@ -205,6 +208,28 @@ TEST(BlockingPool, AWorkerThatBlocksLateIsInterruptedToo) {
     ended = read_of_nothing();
   }));
   EXPECT_TRUE(within(10s, [&] { return ended == EINTR; }));
+}
+
+TEST(BlockingPool, ASignalThatWaitsForTheCallerFreesItsWorkerAndIsToBeRestarted) {
+  const Callers callers(1);
+  REQUIRE_CALLERS(callers);
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(::sigaction(SIGUSR2, &action, nullptr), 0);
+  BlockingPool pool(callers.listener());
+  const sandbox::TrappedCall call = callers.call();
+  EXPECT_EQ(BlockingPool::interruption(call.tid), EINTR);
+  std::atomic<int> ended = -1, answer = -1;
+  ASSERT_TRUE(pool.try_run(call, [&] {
+    const int error = read_of_nothing();
+    answer = BlockingPool::interruption(call.tid);
+    ended = error;
+  }));
+  std::this_thread::sleep_for(2ms * kWatchMs);
+  EXPECT_EQ(ended, -1);
+  ASSERT_EQ(::syscall(SYS_tgkill, ::getpid(), call.tid, SIGUSR2), 0);
+  EXPECT_TRUE(within(10s, [&] { return ended == EINTR; }));
+  EXPECT_EQ(answer, 512);  // ERESTARTSYS
 }
 
 // Whether this thread of ours sleeps in a system call.

@@ -453,6 +453,18 @@ TEST_F(SessionTest, OfTheLabelsOfAFileTheStoredOneWinsOverItsZone) {
   EXPECT_EQ(stored_label(file), "web:a.test");
 }
 
+TEST_F(SessionTest, WhatIsChangedInPlaceCarriesTheAgentsLabelAndThatOfItsZone) {
+  const OpenFile directory = open_file("directory"), later = open_file("later");
+  ASSERT_TRUE(session_->mark(directory.identity, "/any"));
+  EXPECT_EQ(stored_label(directory.identity), "operator,unknown");
+  ASSERT_TRUE(poison().certificate);
+  ASSERT_TRUE(session_->mark(later.identity, "/any"));
+  EXPECT_EQ(stored_label(later.identity), "operator,unknown,web:evil.test");
+  store_fails_ = true;
+  ASSERT_TRUE(session_->mark(later.identity, "/any")) << "nothing to add, nobody to ask";
+  EXPECT_FALSE(session_->mark(directory.identity, "/any"));
+}
+
 TEST_F(SessionTest, AClosedLogEndsEverythingWithoutAnAlarm) {
   ASSERT_TRUE(recorder_->close({}));
   EXPECT_FALSE(judge(open_call("/in/a", false)).certificate);
