@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernel/mutant.h"
+
 namespace certgate::kernel {
 namespace {
 
@@ -215,7 +217,8 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   }
 
   cert.raised_ = cert.decision_;
-  if (open != nullptr && open->read) cert.raised_ = state.label.join(call.object);
+  if (open != nullptr && open->read && !mutant(Mutant::kTaint))
+    cert.raised_ = state.label.join(call.object);
   if (connect != nullptr && !questions.empty()) {
     const Rule& rule = policy_.rules[cert.rules_[0].rule];
     // Nobody knows what another process of the host sends.
@@ -223,7 +226,7 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
                              ? Origin{OriginClass::kUnknown, ""}
                              : Origin{OriginClass::kWeb, connect->host};
     const Origin peer = rule.origin.value_or(other);
-    cert.raised_ = state.label.join(Label::of({peer}));
+    if (!mutant(Mutant::kTaint)) cert.raised_ = state.label.join(Label::of({peer}));
   }
   if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);
 

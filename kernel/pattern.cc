@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "kernel/address.h"
+#include "kernel/mutant.h"
 #include "kernel/policy.h"
 
 namespace certgate::kernel {
@@ -329,6 +330,7 @@ bool EndpointPattern::matches(const ConnectEffect& effect) const {
 
 bool EndpointPattern::allows(const ConnectEffect& effect) const {
   if (!matches(effect)) return false;
+  if (mutant(Mutant::kInternalAddress)) return true;
   const bool literal = transport != Transport::kUnix && host.is_address;
   return !literal || !is_internal(effect.address) || is_internal(host.address, host.prefix_bits);
 }

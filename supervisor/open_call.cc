@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 
+#include "kernel/mutant.h"
 #include "sandbox/remote.h"
 
 namespace certgate::supervisor {
@@ -90,8 +91,9 @@ kernel::OpenEffect PinnedOpen::effect() const {
   e.write = write;
   e.create = create();
   e.inside = inside;
-  e.replaces = !name.empty();
-  e.other_names = write && !create() && facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
+  e.replaces = !mutant(Mutant::kReplaces) && !name.empty();
+  e.other_names = !mutant(Mutant::kOtherNames) && write && !create() &&
+                  facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
   e.flags = flags;
   e.mode = mode;
   return e;
@@ -129,6 +131,7 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
   pin.write = access != O_RDONLY || (pin.flags & O_TRUNC);
   if (int error = pin_object(call.tid, dirfd, resolve, pin)) return error;
   pin.inside = trap_.places.contains(pin.facts.dev);
+  if (mutant(Mutant::kMagicLinks) && pin.path.starts_with("/proc/")) pin.inside = true;
   if (pin.create()) {
     auto task = sandbox::task_facts(call.tid);
     if (!task) return ESRCH;
@@ -207,6 +210,7 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   } else if (pin.tmpfile) {
     pin.path += "/#tmpfile";
   }
+  if (mutant(Mutant::kMagicLinks) && pin.asked.starts_with("/proc/")) pin.path = pin.asked;
   return 0;
 }
 
@@ -337,6 +341,13 @@ int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& p
                        pin.mode));
     return out ? 0 : errno;
   }
+  if (mutant(Mutant::kPinnedOpen)) {
+    // What a monitor that checks first and opens later does.
+    ::usleep(200);
+    out = trap_.walk.open_likely_regular(Base{}, pin.asked, pin.flags & O_ACCMODE,
+                                         PathWalk::Links::kFollow);
+    return out ? 0 : errno;
+  }
   if (pin.ready) return out = std::move(pin.object), 0;
   const int fd = reopen(pin.object.get(), flags);
   if (fd < 0) return -fd;
@@ -352,7 +363,7 @@ int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& p
 // The script an interpreter was started for must be the certified one, byte for byte.
 int OpenCalls::check_binding(const TrappedCall& call, const PinnedOpen& pin, int fd) {
   const auto binding = bindings_.take(call.tid, pin.asked);
-  if (!binding) return 0;
+  if (!binding || mutant(Mutant::kScriptBinding)) return 0;
   ObjectFacts facts;
   if (object_facts(fd, facts) == 0 && facts.identity == binding->script.file) {
     const auto digest = digests_.of(fd, facts);

@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernel/mutant.h"
 #include "sandbox/remote.h"
 #include "supervisor/session.h"
 
@@ -270,8 +271,9 @@ kernel::OpenEffect PinnedPath::effect() const {
   e.write = true;
   e.create = !object;
   e.inside = inside;
-  e.replaces = replaces;
-  e.other_names = object && facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
+  e.replaces = replaces && !mutant(Mutant::kReplaces);
+  e.other_names = !mutant(Mutant::kOtherNames) && object &&
+                  facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
   return e;
 }
 
@@ -373,7 +375,8 @@ void PathChanges::handle(const TrappedCall& call) {
   // An unlabelled file has the origin of its zone, so it may not just move to another one: as
   // between two file systems, callers copy instead.
   const kernel::Policy& policy = trap_.session.decider().policy();
-  if (two_names && !(policy.zone_label(changed.a.path) == policy.zone_label(changed.b.path)))
+  if (two_names && !mutant(Mutant::kZoneMove) &&
+      !(policy.zone_label(changed.a.path) == policy.zone_label(changed.b.path)))
     error = EXDEV;
   const bool makes_directory = row.perform == perform_mkdir;
   changed.a.replaces = changed.a.dir && !makes_directory && row.perform != perform_unlink;

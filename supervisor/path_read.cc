@@ -11,6 +11,7 @@
 #include <climits>
 #include <vector>
 
+#include "kernel/mutant.h"
 #include "sandbox/remote.h"
 
 namespace certgate::supervisor {
@@ -153,6 +154,7 @@ int PathReads::pin(const TrappedCall& call, Pinned& out) const {
 
 // A link's text is as tainted as its name; `unknown` when the store cannot say.
 kernel::Label PathReads::label_of(const Pinned& pinned) const {
+  if (mutant(Mutant::kPathReads)) return {};
   auto label = trap_.session.file_label(pinned.facts.identity, pinned.path);
   if (!label) return kernel::Label::unknown();
   if (pinned.row->what != What::kLinkText) return *std::move(label);

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "kernel/mutant.h"
 #include "supervisor/path_walk.h"
 #include "supervisor/report.h"
 
@@ -152,12 +153,12 @@ Status Session::finish_raise(const kernel::Certificate& certificate) {
   std::sort(shut.rbegin(), shut.rend());
   for (const uint32_t index : shut) {
     if (index >= held_.size()) continue;
-    if (held_[index].shut) held_[index].shut();
+    if (held_[index].shut && !mutant(Mutant::kShut)) held_[index].shut();
     erase_held(index);  // a pending one finds itself gone when it settles
   }
   prune_dead_files();
   for (const Held& held : held_) {
-    if (held.shut || held.pending || !held.labelled) continue;
+    if (held.shut || held.pending || !held.labelled || mutant(Mutant::kHeldFiles)) continue;
     CG_CHECK(channel_.join_file(held.file, certificate.raised_to()));
   }
   return ok();
@@ -205,6 +206,7 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
 }
 
 Status Session::mark(const kernel::FileIdentity& file, const std::string& path) {
+  if (mutant(Mutant::kNameLabels)) return ok();
   const std::lock_guard lock(mutex_);
   CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
   if (stored && stored->covers(state_.label)) return ok();

@@ -58,7 +58,7 @@ void expect_only(const std::string& room, const std::set<std::string>& rooms,
 TEST(Layers, KernelIncludesNothingOfOurs) { expect_only("kernel", {"kernel"}, {}); }
 
 TEST(Layers, SandboxKnowsNoPolicy) {
-  expect_only("sandbox", {"sandbox"}, {"kernel/result.h", "kernel/call.h"});
+  expect_only("sandbox", {"sandbox"}, {"kernel/result.h", "kernel/call.h", "kernel/mutant.h"});
 }
 
 TEST(Layers, SupervisorKnowsNoAuthority) {

@@ -1,0 +1,50 @@
+// Mutants: what a build is worth in which one defence is missing. A test build (CMake option
+// CERTGATE_MUTANTS) can take one of them away, named by the environment; then an attack must
+// succeed, or it proves nothing. In every other build each question below is the constant "no", and
+// the compiler removes it.
+//
+//   if (mutant(Mutant::kExecProof)) return "";      // in the place of the defence, one line
+//
+// tests/escape/mutants.py has one row for each: which attack then succeeds.
+#pragma once
+
+namespace certgate {
+
+// Name in the environment variable CERTGATE_MUTANT, and what is missing.
+#define CERTGATE_MUTANT_TABLE(X)                                                                   \
+  X(kNone, "none")                                                                                 \
+  X(kForeignAbi, "foreign-abi")           /* filter: other architectures are not killed */         \
+  X(kFilterTable, "filter-table")         /* filter: refused calls are allowed */                  \
+  X(kFilterGuard, "filter-guard")         /* filter: refused argument values pass */               \
+  X(kPinnedOpen, "pinned-open")           /* open: performed on the path, not the object */        \
+  X(kMagicLinks, "magic-links")           /* open: /proc/self/fd is not judged again */            \
+  X(kExecProof, "exec-proof")             /* exec: decided, not proved */                          \
+  X(kScriptBinding, "script-binding")     /* exec: the script may change after the proof */        \
+  X(kReplaces, "replaces")                /* paths below a replaced directory are not asked for */ \
+  X(kOtherNames, "other-names")           /* hard links are written like other files */            \
+  X(kZoneMove, "zone-move")               /* a name moves to another zone and its origin */        \
+  X(kPathReads, "path-reads")             /* link texts and attributes carry no label */           \
+  X(kNameLabels, "name-labels")           /* directories carry no label of their names */          \
+  X(kAddressCopy, "address-copy")         /* connect: the address is read again to perform */      \
+  X(kInternalAddress, "internal-address") /* 0.0.0.0/0 is also the host's own networks */          \
+  X(kUnixPath, "unix-path")               /* unix sockets of the host need no rule */              \
+  X(kShut, "shut")                        /* a raise leaves connections open */                    \
+  X(kHeldFiles, "held-files")             /* a raise does not mark files held for writing */       \
+  X(kTaint, "taint")                      /* reading joins nothing */                              \
+  X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \
+  X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \
+  X(kEscape, "escape")                    /* untrusted text reaches the terminal as it is */
+
+enum class Mutant : unsigned char {
+#define CERTGATE_MUTANT_ENUM(id, name) id,
+  CERTGATE_MUTANT_TABLE(CERTGATE_MUTANT_ENUM)
+#undef CERTGATE_MUTANT_ENUM
+};
+
+#ifdef CERTGATE_MUTANTS
+bool mutant(Mutant which);  // aborts on a name that the table does not have
+#else
+constexpr bool mutant(Mutant) { return false; }
+#endif
+
+}  // namespace certgate
