@@ -107,7 +107,14 @@ void endpoints(const std::string& text) {
   if (!endpoint) return;
   const auto again = kernel::EndpointPattern::parse(endpoint->text());
   CG_LAW(again && again->text() == endpoint->text());
-  CG_LAW(again->transport == endpoint->transport && again->host.text == endpoint->host.text);
+  CG_LAW(again->transport == endpoint->transport);
+  CG_LAW(again->host.is_address == endpoint->host.is_address);
+  if (again->host.is_address) {
+    CG_LAW(again->host.address == endpoint->host.address);
+    CG_LAW(again->host.prefix_bits == endpoint->host.prefix_bits);
+  } else {
+    CG_LAW(again->host.text == endpoint->host.text);
+  }
   CG_LAW(again->port_first == endpoint->port_first && again->port_last == endpoint->port_last);
   CG_LAW(endpoint->port_first <= endpoint->port_last);
   CG_LAW(endpoint->path.has_value() == (endpoint->transport == kernel::Transport::kUnix));

@@ -66,8 +66,10 @@ class Callers {
                              {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}};
     const sock_fprog filter{std::size(program), program};
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -2;
-    const long fd =
-        ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
+    // As in a sandbox, so that a signal waits until the call has been answered (Linux 5.19).
+    constexpr unsigned long kWaitKillable = 1u << 5;
+    const long fd = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                              SECCOMP_FILTER_FLAG_NEW_LISTENER | kWaitKillable, &filter);
     return fd >= 0 ? static_cast<int>(fd) : -2;
   }
 

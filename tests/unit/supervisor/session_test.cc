@@ -459,7 +459,7 @@ TEST_F(SessionTest, WhatIsChangedInPlaceCarriesTheAgentsLabelAndThatOfItsZone) {
   EXPECT_EQ(stored_label(directory.identity), "operator,unknown");
   ASSERT_TRUE(poison().certificate);
   ASSERT_TRUE(session_->mark(later.identity, "/any"));
-  EXPECT_EQ(stored_label(later.identity), "operator,unknown,web:evil.test");
+  EXPECT_EQ(stored_label(later.identity), "operator,web:evil.test,unknown");
   store_fails_ = true;
   ASSERT_TRUE(session_->mark(later.identity, "/any")) << "nothing to add, nobody to ask";
   EXPECT_FALSE(session_->mark(directory.identity, "/any"));
