@@ -40,11 +40,23 @@ Failure receive_filter(int gate, FilterView& filter) {
   return receive_program(gate, guard_room, filter.guard);
 }
 
+// The master goes to the caller in a report of its own, before the one with the listener.
+Failure enter_session(const ChildPlan& plan) {
+  UniqueFd master;
+  if (const Failure failure = start_session(plan.terminal, master)) return failure;
+  if (!master) return {};
+  Report report;
+  report.kind = Report::Kind::kReady;
+  const int sent = send_message(plan.gate.get(), &report, sizeof report, master.get());
+  return sent == 0 ? Failure{} : fail_step(Step::kTerminal, "(hand over)", -sent);
+}
+
 Failure confine(const ChildPlan& plan, UniqueFd& listener) {
   const int gate = plan.gate.get();
   // First, since a socket that closes with unread data resets and loses the report of a failure.
   FilterView filter;
   if (const Failure failure = receive_filter(gate, filter)) return failure;
+  if (const Failure failure = enter_session(plan)) return failure;
   umask(plan.umask);
   for (const auto& [resource, value] : plan.limits) {
     const rlimit limit{value, value};

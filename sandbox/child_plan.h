@@ -30,6 +30,7 @@ struct ChildPlan {
   char* title = nullptr;              // where the kernel finds our command line
   size_t title_size = 0;
   mode_t umask = 022;
+  unsigned terminal = 0;           // as in Spec
   UniqueFd control, gate, status;  // the children's ends
 };
 
@@ -53,6 +54,12 @@ struct SocketReply {
 
 // Drops every capability of this process, bounding and ambient sets included, and makes sure.
 Failure drop_capabilities();
+
+// Makes the calling process the leader of a session of its own, so that neither the caller's
+// terminal nor its process group can be reached. For each bit N of `streams`, descriptor N becomes
+// the slave of a pty of the sandbox's own devpts, which is then also the controlling terminal;
+// `master` is its other side.
+Failure start_session(unsigned streams, UniqueFd& master);
 
 // pid 1 of the sandbox: sets it up, starts the agent, serves until the agent or the caller ends.
 [[noreturn]] void run_init(ChildPlan& plan);

@@ -114,10 +114,32 @@ void serve_socket(int control) {
   if (send_message(control, &reply, sizeof reply, made.get()) != 0) end_sandbox();
 }
 
+// What a terminal or a shell sends to the process group that init shares with the caller. An
+// orphaned group ignores SIGTSTP, hence SIGSTOP.
+struct PassedSignal {
+  int from, to;
+};
+constexpr PassedSignal kPassedSignals[] = {
+    {SIGINT, SIGINT}, {SIGQUIT, SIGQUIT}, {SIGTSTP, SIGSTOP}, {SIGCONT, SIGCONT}};
+
+void pass_signal(uint32_t signal, pid_t agent) {
+  for (const PassedSignal& item : kPassedSignals) {
+    if (signal == static_cast<uint32_t>(item.from)) kill(-agent, item.to);
+  }
+}
+
+int open_signals() {
+  sigset_t watched;
+  sigemptyset(&watched);
+  sigaddset(&watched, SIGCHLD);
+  for (const PassedSignal& item : kPassedSignals) sigaddset(&watched, item.from);
+  return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
 // Ends the sandbox when the agent's first process is among the dead.
 void reap(int signals, int status, pid_t agent) {
   signalfd_siginfo info{};
-  while (read(signals, &info, sizeof info) == sizeof info) continue;
+  while (read(signals, &info, sizeof info) == sizeof info) pass_signal(info.ssi_signo, agent);
   for (;;) {
     int wait_status = 0;
     const pid_t pid = waitpid(-1, &wait_status, WNOHANG | __WALL);
@@ -150,10 +172,7 @@ void reap(int signals, int status, pid_t agent) {
 void run_init(ChildPlan& plan) {
   const int control = plan.control.get();
   if (const Failure failure = set_up(plan)) end_with(control, failure);
-  sigset_t children;
-  sigemptyset(&children);
-  sigaddset(&children, SIGCHLD);
-  const int signals = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+  const int signals = open_signals();
   if (signals < 0) end_with(control, fail_step(Step::kInit, "(signalfd)"));
   const long agent = syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0);
   if (agent < 0) end_with(control, fail_step(Step::kInit, "(clone)"));

@@ -121,6 +121,7 @@ Result<ChildPlan> make_plan(const Spec& spec) {
   plan.programs = programs_of(spec);
   plan.argv = pointers(spec.argv);
   plan.env = pointers(spec.env);
+  plan.terminal = spec.terminal;
   plan.umask = umask(022);
   umask(plan.umask);
   find_title(plan);
@@ -181,8 +182,12 @@ int reap(pid_t pid) {
   return status;
 }
 
-Failure await_set_up(Sandbox& box) {
+Failure await_set_up(const Spec& spec, Sandbox& box) {
   if (const Failure failure = receive_report(box.control.get(), "(init)", box.root)) return failure;
+  if (spec.terminal != 0) {
+    if (const Failure failure = receive_report(box.gate.get(), "(terminal)", box.terminal))
+      return failure;
+  }
   if (const Failure failure = receive_report(box.gate.get(), "(agent)", box.notify)) return failure;
   box.init_pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, box.init, 0)));
   if (!box.init_pidfd) return fail_step(Step::kHandshake, "(pidfd_open)");
@@ -233,7 +238,7 @@ Result<Sandbox> launch(const Spec& spec, Failure& failure) {
     discard(box);
     return sent.error();
   }
-  failure = await_set_up(box);
+  failure = await_set_up(spec, box);
   if (!failure) return box;
   discard(box);
   return explain(failure);

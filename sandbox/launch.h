@@ -12,8 +12,11 @@
 // The thread that calls launch() must live as long as the sandbox: when it ends, init is killed.
 //
 // Init:  set up → ready (root fd) → serving → the agent's first process ended → kill all → exit
-// While serving, init answers socket requests (a socket made there belongs to the sandbox's network
-// namespace) and reaps. When its control socket closes, everything inside dies.
+// While serving, init passes SIGINT, SIGQUIT, SIGTSTP (as SIGSTOP) and SIGCONT, which a terminal or
+// a shell sends to the caller's whole process group, on to the group of the agent's first process:
+// the agent is in a session of its own. It also answers socket requests (a socket made there
+// belongs to the sandbox's network namespace) and reaps. When its control socket closes, everything
+// inside dies.
 #pragma once
 
 #include <sys/resource.h>
@@ -42,16 +45,18 @@ struct Spec {
   std::string hostname = "certgate";
   std::vector<std::pair<int, rlim_t>> limits;  // RLIMIT_* -> hard and soft limit
   uint64_t tmp_bytes = 1ull << 30;             // size limit of each tmpfs (/tmp, home, /dev/shm)
+  unsigned terminal = 0;  // bit N: the agent's descriptor N is a private pty, not the caller's N
 };
 
 struct Sandbox {
   pid_t init = -1;  // host pid of pid 1; child of the caller
   UniqueFd init_pidfd;
-  UniqueFd notify;   // seccomp listener of the agent and all its descendants
-  UniqueFd root;     // O_PATH directory: the agent's "/"
-  UniqueFd control;  // SOCK_SEQPACKET to init; closing it kills everything inside
-  UniqueFd gate;     // to the agent's first process, until release()
-  UniqueFd status;   // readable, or at its end, when the agent's first process has ended
+  UniqueFd notify;    // seccomp listener of the agent and all its descendants
+  UniqueFd root;      // O_PATH directory: the agent's "/"
+  UniqueFd control;   // SOCK_SEQPACKET to init; closing it kills everything inside
+  UniqueFd gate;      // to the agent's first process, until release()
+  UniqueFd terminal;  // master of the private pty; empty when the Spec asks for none
+  UniqueFd status;    // readable, or at its end, when the agent's first process has ended
 };
 
 // On failure nothing is left behind. The error names the step, the errno and the cure.

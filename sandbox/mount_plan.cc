@@ -20,6 +20,7 @@ using Kind = MountEntry::Kind;
 constexpr uint64_t kPlain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 constexpr size_t kMaxReadOnly = 64;
 constexpr uint64_t kMinTmpBytes = 1 << 20;
+constexpr const char* kMaxTerminals = "256";  // of the host's own limit, which all instances share
 constexpr size_t kMaxHostFile = 64 * 1024;
 constexpr int kMaxLinks = 8;
 
@@ -184,8 +185,9 @@ void add_dev(const Spec& spec, MountPlan& plan) {
     plan.entries.push_back(std::move(entry));
   }
   for (const Link& item : kLinks) plan.entries.push_back(link(item.path, item.target));
-  plan.entries.push_back(file_system("/dev/pts", "devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-                                     {{"ptmxmode", "0666"}, {"mode", "0620"}}));
+  plan.entries.push_back(
+      file_system("/dev/pts", "devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                  {{"ptmxmode", "0666"}, {"mode", "0620"}, {"max", kMaxTerminals}}));
   plan.entries.push_back(tmpfs("/dev/shm", "1777", spec.tmp_bytes));
   plan.entries.push_back(file_system("/dev/mqueue", "mqueue", kPlain | MOUNT_ATTR_NOEXEC, {}));
   plan.entries.back().optional = true;

@@ -50,6 +50,8 @@ constexpr StepRow kRows[] = {
      "the kernel needs CONFIG_IP_MULTIPLE_TABLES or local routes through rtnetlink"},
     {Step::kInit, "start the sandbox's first process", kNoSandbox,
      "raise the limits on processes and open files (ulimit -u, ulimit -n, pids cgroup)"},
+    {Step::kTerminal, "make a session and a private terminal", kNoSandbox,
+     "ENOSPC: raise kernel.pty.max, or end programs that hold many terminals"},
     {Step::kLimits, "set resource limits", kNoSandbox,
      "ask for limits no higher than the hard limits of the caller (ulimit -H -a)"},
     {Step::kWorkingDirectory, "enter the working directory", kNoSandbox,

@@ -39,6 +39,7 @@ enum class Step : uint8_t {
   kLoopback,
   kRoutes,
   kInit,
+  kTerminal,
   kLimits,
   kWorkingDirectory,
   kNoNewPrivs,

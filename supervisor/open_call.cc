@@ -214,8 +214,8 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   return 0;
 }
 
-// /dev/tty is the *caller's* controlling terminal: none, the one we share with it, or one of its
-// own.
+// /dev/tty is the *caller's* controlling terminal: none, or one of the sandbox's own (every process
+// inside is in a session that began there).
 int OpenCalls::pin_terminal(int tid, PinnedOpen& pin) const {
   const auto stat = sandbox::read_file("/proc/" + std::to_string(tid) + "/stat", 4096);
   if (!stat) return ENXIO;
@@ -228,8 +228,6 @@ int OpenCalls::pin_terminal(int tid, PinnedOpen& pin) const {
     return ENXIO;
   }
   if (tty == 0) return ENXIO;
-  if (session == trap_.session_id)
-    return 0;  // ours too: opening /dev/tty here gives the same terminal
   const auto number = static_cast<unsigned>(tty);
   const unsigned minor = (number & 0xff) | ((number >> 12) & 0xfff00);
   Resolution r = trap_.walk.resolve(Caller{tid}, Base{}, "/dev/pts/" + std::to_string(minor),
@@ -254,10 +252,11 @@ int OpenCalls::natively_refused(const PinnedOpen& pin) const {
 
 // Bottom for what lives and dies with the sandbox; `unknown` when the store cannot say.
 kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
-  if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return {};
-  if (pin.facts.kind == kernel::FileKind::kDevice && is_terminal(pin.facts.rdev)) {
+  const bool device = pin.facts.kind == kernel::FileKind::kDevice;
+  const bool outside = device && !pin.inside && is_terminal(pin.facts.rdev);
+  if (outside || (device && trap_.terminal.is(pin.facts)))
     return kernel::Label::of({{kernel::OriginClass::kUser, ""}});
-  }
+  if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return {};
   if (pin.create()) return trap_.session.decider().policy().zone_label(pin.path);
   auto label = trap_.session.file_label(pin.facts.identity, pin.path);
   return label ? *std::move(label) : kernel::Label::unknown();
@@ -401,7 +400,10 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   if (error == 0) error = check_binding(call, pin, fd.get());
   if (error == 0) {
     error = trap_.listener.inject(call.id, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);
-    if (error == 0) return Attempt::kDone;
+    if (error == 0) {
+      if (pin.read && trap_.terminal.is(pin.facts)) trap_.terminal.keys_wanted();
+      return Attempt::kDone;
+    }
   }
   trap_.session.release(judged.hold);
   trap_.session.outcome(judged.seq, row_of(call.nr)->name, call.tid, error, "emulated");

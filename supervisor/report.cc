@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
+#include <utility>
 
 #include "kernel/cbor.h"
 #include "kernel/mutant.h"
@@ -73,6 +75,9 @@ void append_hex(uint8_t byte, std::string& out) {
   out += kDigits[byte >> 4];
   out += kDigits[byte & 15];
 }
+
+std::mutex sink_mutex;
+LineSink line_sink;
 
 std::string json_string(std::string_view text) {
   std::string out = "\"";
@@ -147,7 +152,16 @@ std::string refusal_json(const kernel::Record& record) {
       json_string(record.origins), record.error);
 }
 
+void set_line_sink(LineSink sink) {
+  const std::lock_guard lock(sink_mutex);
+  line_sink = std::move(sink);
+}
+
 void print_line(const std::string& line) {
+  {
+    const std::lock_guard lock(sink_mutex);
+    if (line_sink && line_sink(line)) return;
+  }
   const std::string text = line + "\n";
   for (size_t at = 0; at < text.size();) {
     const ssize_t n = ::write(STDERR_FILENO, text.data() + at, text.size() - at);

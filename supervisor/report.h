@@ -1,6 +1,7 @@
 // Report: how a call is put into a record, and how a refusal is put into words.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "kernel/decide.h"
@@ -25,7 +26,12 @@ std::string refusal_json(const kernel::Record& record);
 // \xNN (or \n, \t). Printable UTF-8 passes unchanged; two different texts never look the same.
 std::string escape(std::string_view bytes);
 
-// Writes one line to stderr in a single write.
+// Writes one line to stderr in a single write, or gives it to the sink.
 void print_line(const std::string& line);
+
+// Who shows the lines while stderr is a terminal that someone else's output goes to. It answers
+// whether it took the line. An empty one: stderr again.
+using LineSink = std::function<bool(const std::string& line)>;
+void set_line_sink(LineSink sink);
 
 }  // namespace certgate::supervisor

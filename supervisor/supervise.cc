@@ -25,6 +25,7 @@
 #include "supervisor/path_read.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
+#include "supervisor/terminal.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -125,16 +126,32 @@ Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
 }
 
 // Runs the io loop until init has ended, then says how the agent ended.
-Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box) {
+Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalPump* terminal) {
   asio::posix::stream_descriptor ended(io, ::fcntl(box.init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
   asio::signal_set stop(io, SIGTERM, SIGHUP);
-  stop.async_wait([&box](const boost::system::error_code& e, int) {
-    if (!e) kill_sandbox(box.init_pidfd.get());
-  });
+  const auto on_stop = [&box, terminal](const boost::system::error_code& e, int signal) {
+    if (e) return;
+    if (signal == SIGHUP && terminal != nullptr) return terminal->hang_up();
+    kill_sandbox(box.init_pidfd.get());
+  };
+  stop.async_wait(on_stop);
   ended.async_wait(asio::posix::stream_descriptor::wait_read,
                    [&io](const boost::system::error_code&) { io.stop(); });
   io.run();
+  if (terminal != nullptr) terminal->finish();
   return sandbox::wait_agent(box);
+}
+
+// The operator's terminal, when there is one, and the pump between it and the agent's own.
+Result<std::unique_ptr<TerminalPump>> make_terminal(asio::io_context& io,
+                                                    const std::optional<OperatorTerminal>& ours,
+                                                    sandbox::Sandbox& box, AgentTerminal& inside) {
+  std::unique_ptr<TerminalPump> pump;
+  if (!ours) return pump;
+  CG_TRY(pump, TerminalPump::make(io, *ours, std::move(box.terminal),
+                                  [&box] { kill_sandbox(box.init_pidfd.get()); }));
+  CG_TRY(inside, pump->inside(box.root.get()));
+  return pump;
 }
 
 void explain_start_failure(int status, const std::string& command, bool started, size_t refusals) {
@@ -159,6 +176,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(LabelView labels,
          LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   CG_CHECK(probe_calls());
+  const auto terminal = OperatorTerminal::find();
+  if (terminal) hosting.spec.terminal = terminal->streams();
   CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
   prepare_process();
 
@@ -171,19 +190,21 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
     print_line("certgate: " + escape(what) + "; the agent was ended");
     kill_sandbox(box.init_pidfd.get());
   });
+  asio::io_context io(1);
+  AgentTerminal agent_terminal;
+  CG_TRY(const auto pump, make_terminal(io, terminal, box, agent_terminal));
   const PathWalk walk(box.root.get());
   Trap trap{listener,
             session,
             walk,
             private_places(box.root.get(), hosting.spec.home),
-            InheritedStdio::of_this_process(),
+            InheritedStdio::of_this_process(hosting.spec.terminal),
             ::geteuid(),
             ::getegid(),
-            ::getsid(0)};
+            std::move(agent_terminal)};
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);
-  asio::io_context io(1);
   Relay relay(io);
   BlockingPool pool(listener);
   OpenCalls opens(trap, pool, bindings, digests);
@@ -196,8 +217,9 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 
+  if (pump) pump->start();
   CG_CHECK(sandbox::release(box));
-  CG_TRY(const int wait_status, run_until_end(io, box));
+  CG_TRY(const int wait_status, run_until_end(io, box, pump.get()));
   const int status = exit_status(wait_status);
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;

@@ -11,9 +11,10 @@
 
 namespace certgate::supervisor {
 
-InheritedStdio InheritedStdio::of_this_process() {
+InheritedStdio InheritedStdio::of_this_process(unsigned left_out) {
   InheritedStdio out;
   for (int fd = 0; fd < 3; ++fd) {
+    if ((left_out & (1u << fd)) != 0) continue;
     struct stat s {};
     const int flags = ::fcntl(fd, F_GETFL);
     if (flags < 0 || ::fstat(fd, &s) != 0) continue;

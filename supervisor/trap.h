@@ -9,6 +9,7 @@
 #include "sandbox/notify.h"
 #include "supervisor/path_walk.h"
 #include "supervisor/session.h"
+#include "supervisor/terminal.h"
 
 namespace certgate::supervisor {
 
@@ -27,7 +28,8 @@ struct InheritedStdio {
     bool open = false, readable = false, writable = false;
   };
   Stream streams[3];
-  static InheritedStdio of_this_process();
+  // `left_out`: bit N = the agent does not have our descriptor N.
+  static InheritedStdio of_this_process(unsigned left_out);
   bool covers(const ObjectFacts& facts, bool read, bool write) const;
 };
 
@@ -39,7 +41,7 @@ struct Trap {
   InheritedStdio stdio;
   uid_t uid = 0;  // of the agent and of us
   gid_t gid = 0;
-  pid_t session_id = 0;  // our terminal session, shared with the agent until it makes its own
+  AgentTerminal terminal;
 
   // The base of a relative path: the caller's cwd (AT_FDCWD) or one of its descriptors, pinned.
   // 0 or errno; `out` stays empty for an absolute path.

@@ -18,6 +18,7 @@
 #include "agentd/run_plan.h"
 #include "supervisor/report.h"
 #include "supervisor/supervise.h"
+#include "supervisor/terminal.h"
 
 namespace certgate::agentd::cli {
 namespace {
@@ -158,6 +159,9 @@ int run_main(const Args& args) {
   auto plan = make_run_plan(options);
   if (!plan) return trouble(plan.error().what);
 
+  // Ours to give back when the supervisor, which changes its modes, dies without doing so.
+  const auto terminal = supervisor::OperatorTerminal::find();
+
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return trouble(fail_errno("make a channel", errno).what);
@@ -183,6 +187,7 @@ int run_main(const Args& args) {
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  if (terminal) terminal->restore(supervisor::OperatorTerminal::Pending::kDrop);
   if (!kept) return trouble(kept.error().what);
   if (WIFSIGNALED(status)) return trouble("the supervisor was killed; the agent ended with it");
   return WEXITSTATUS(status);
