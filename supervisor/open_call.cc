@@ -257,6 +257,8 @@ kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
   if (outside || (device && trap_.terminal.is(pin.facts)))
     return kernel::Label::of({{kernel::OriginClass::kUser, ""}});
   if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return {};
+  // The devices shown inside keep nothing that was written: what the store has says nothing.
+  if (device) return trap_.session.decider().policy().zone_label(pin.path);
   if (pin.create()) return trap_.session.decider().policy().zone_label(pin.path);
   auto label = trap_.session.file_label(pin.facts.identity, pin.path);
   return label ? *std::move(label) : kernel::Label::unknown();
