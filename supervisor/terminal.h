@@ -18,23 +18,20 @@
 // of them. Keys are for whoever asked for them, since another program may be using the terminal (a
 // password prompt before us in a pipeline, less behind us):
 //   - none are read before the agent has its terminal as stdin, or opens it for reading;
-//   - in a pipeline (stdin or stdout is a pipe) it goes raw only when the agent has made its pty
-//   so,
+//   - in a pipeline (stdin or stdout a pipe) it goes raw only when the agent has made its pty so,
 //     and until then whole lines are read, while the terminal is as a shell leaves it.
 // Pump: made → running ⇄ suspended (SIGTSTP … SIGCONT) → drained | hung up (the operator's terminal
 // has gone: the agent gets SIGHUP, and is ended when that does not end it).
 #pragma once
 
 #include <sys/types.h>
-#include <termios.h>
 
-#include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 
 #include "kernel/result.h"
 #include "sandbox/fd.h"
+#include "supervisor/operator_terminal.h"
 
 namespace boost::asio {
 class io_context;
@@ -43,37 +40,6 @@ class io_context;
 namespace certgate::supervisor {
 
 struct ObjectFacts;
-
-// The terminal behind stdin, stdout or stderr, and how it was found. Copies share nothing but the
-// descriptors, which stay the process's own.
-class OperatorTerminal {
- public:
-  static std::optional<OperatorTerminal> find();
-
-  unsigned streams() const { return streams_; }  // bit N: descriptor N is a terminal
-  int keys() const { return keys_; }             // where keys come from
-  int screen() const { return screen_; }         // where output goes
-  bool in_pipeline() const { return in_pipeline_; }
-  const termios& found() const { return found_; }
-
-  bool foreground() const;  // true also where there is no job control
-  bool raw() const;         // as enter_raw() leaves it
-  bool at_rest() const;     // lines and echo: nobody is using it in a way of his own
-  void enter_raw() const;
-  // Back to how it was found; only if it still is as enter_raw() left it, and in the foreground.
-  // May be called by any process that has the descriptors, also after the death of the one that
-  // changed the modes.
-  enum class Pending : uint8_t { kKeep, kDrop };  // keys typed and not read
-  void restore(Pending pending) const;
-
- private:
-  termios raw_modes() const;
-
-  unsigned streams_ = 0;
-  int keys_ = -1, screen_ = -1;
-  bool in_pipeline_ = false;
-  termios found_{};
-};
 
 // Which object the agent's own terminal is: what a person types there is `user`.
 struct AgentTerminal {

@@ -16,9 +16,9 @@
 #include "agentd/authority.h"
 #include "agentd/cli/verbs.h"
 #include "agentd/run_plan.h"
+#include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
 #include "supervisor/supervise.h"
-#include "supervisor/terminal.h"
 
 namespace certgate::agentd::cli {
 namespace {
