@@ -79,6 +79,7 @@ struct TerminalPump::Shared {
   bool write_screen(std::string_view bytes);
   void show_lines(ScreenState& screen);
   int line_wait_ms();
+  bool agent_draws();
   bool show_some(int pty, ScreenState& screen);
   void carry_keys();
   void carry_output();
@@ -182,10 +183,11 @@ bool TerminalPump::Shared::write_screen(std::string_view bytes) {
 
 void TerminalPump::Shared::show_lines(ScreenState& screen) {
   std::string text;
+  const bool busy = !draining && agent_draws();
   {
     const std::lock_guard lock(mutex);
     const bool patient = Clock::now() - first_line < kLinePatience && !draining;
-    if (lines.empty() || (patient && !screen.settled())) return;
+    if (lines.empty() || busy || (patient && !screen.settled())) return;
     for (const std::string& line : lines) text += screen.line(line);
     if (lines_left_out > 0) {
       text += screen.line("certgate: " + std::to_string(lines_left_out) +
@@ -195,6 +197,14 @@ void TerminalPump::Shared::show_lines(ScreenState& screen) {
     lines_left_out = 0;
   }
   write_screen(text);
+}
+
+// A full-screen program, or one that edits a line, redraws only what it thinks has changed.
+bool TerminalPump::Shared::agent_draws() {
+  const auto pty_now = pty();
+  termios inner{};
+  return pty_now && ::tcgetattr(pty_now->get(), &inner) == 0 &&
+         (inner.c_lflag & (ICANON | ECHO)) == 0;
 }
 
 int TerminalPump::Shared::line_wait_ms() {
@@ -224,7 +234,7 @@ void TerminalPump::Shared::carry_output() {
   const auto held = pty();
   ScreenState screen;
   while (held) {
-    show_lines(screen);
+    if (!draining) show_lines(screen);
     pollfd watched[] = {{held->get(), POLLIN, 0}, {wake.get(), POLLIN, 0}, {stop.get(), POLLIN, 0}};
     if (::poll(watched, 3, draining ? 0 : line_wait_ms()) < 0) continue;
     if (watched[2].revents != 0) break;

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import os
 import pathlib
 import re
@@ -21,11 +20,10 @@ import sys
 import termios
 import time
 
+from full_screen import COLUMNS, LIMIT, ROWS, codex_screen, full_screen, pipelines
 from harness import Checks, hosts
 
-ROWS, COLUMNS = 33, 101
 FLOOD = 50 * 1000 * 1000
-LIMIT = 20   # seconds for anything a person would wait for
 
 ATTACK = r'''
 import fcntl, glob, os, sys, termios
@@ -173,7 +171,7 @@ class Case:
         host.own(self.workspace)
         self.env = host.env() | {"TERM": "xterm", "PS1": "$ ", "HISTFILE": "/dev/null"}
 
-    def certgate(self, *command, options=()):
+    def certgate(self, *command, options=(), line=None):
         return self.host.command("run", "--workspace", self.workspace, "--state", self.state, *options, "--", *command)
 
     @contextlib.contextmanager
@@ -208,6 +206,9 @@ def what_programs_see(case):
         case.check(b"True True" in op.shown and b"through tty" in op.shown and b"through fd" in op.shown,
                    "/dev/tty, /dev/pts/N and /proc/self/fd/0 are the same terminal", op)
         case.check(op.restored(), "the modes are restored after a normal end", op)
+    many = "import errno,os\nn=[]\ntry:\n  while len(n)<2000: n.append(os.open('/dev/ptmx',os.O_RDWR))\nexcept OSError as e: print(len(n), errno.errorcode[e.errno])"
+    with case.agent("python3", "-c", many) as op:
+        case.check(op.end() == 0 and b"255 ENOSPC" in op.shown, "an agent cannot use up the host's terminals", op)
     with case.agent("sh", "-c", "stty -a; exit 7") as op:
         case.check(op.end() == 7 and b"icanon" in op.shown and b"-icanon" not in op.shown, "exit status and first modes are kept", op)
     with case.agent("sh", "-c", "kill -KILL $$") as op:
@@ -387,6 +388,12 @@ def escapes(case):
         case.check(b"\x18" in op.shown[:start] and op.shown[:start].rstrip(b"\r\n").endswith(b"\x1b[m"),
                    "a sequence that the agent leaves unfinished does not swallow our line", op)
     shutil.rmtree(evil)
+    with case.agent("sh", "-c", "stty raw -echo; cat /proc/1/mem; sleep 1; printf 'drawn'; stty sane; sleep 0.5; echo after") as op:
+        op.end()
+        case.check(re.search(rb"drawn.*certgate: refused read /proc/1/mem.*after", op.shown, re.S), "our lines wait while the agent draws the screen", op)
+    with case.agent("sh", "-c", "stty raw -echo; cat /proc/1/mem; printf 'last'") as op:
+        op.end()
+        case.check(re.search(rb"last.*certgate: refused read /proc/1/mem", op.shown, re.S), "at the latest until its end", op)
 
 
 def flood(case):
@@ -433,86 +440,11 @@ def hung_up(case):
             case.check(not left and (marker.exists() or "ignores" in name), f"the terminal gone, {name} is gone too", op)
 
 
-class Tmux:
-    """A terminal emulator that knows what is on its screen."""
-
-    number = itertools.count()
-
-    def __init__(self, case, command):
-        self.base = ["tmux", "-L", f"certgate-{os.getpid()}-{next(Tmux.number)}", "-f", "/dev/null"]
-        line = shlex.join(map(str, case.certgate(*command)))
-        self.run("new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), "-s", "t", "sh", "-c", f"{line}; echo status=$?; sleep 100",
-                 env=case.env, cwd=case.workspace)
-
-    def run(self, *args, **kwargs):
-        return subprocess.run([*self.base, *args], capture_output=True, text=True, errors="replace", timeout=LIMIT, check=False, **kwargs)
-
-    def keys(self, *keys):
-        self.run("send-keys", "-t", "t", *keys)
-
-    def screen(self):
-        return self.run("capture-pane", "-p", "-t", "t").stdout
-
-    def until(self, pattern, seconds=LIMIT):
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.screen(), re.S):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
-
-    def resize(self, columns, rows):
-        self.run("resize-window", "-t", "t", "-x", str(columns), "-y", str(rows))
-
-    def close(self):
-        self.run("kill-server")
-
-
-# Program, what it shows, keys, what it then shows, what it shows at 60 x 20, keys that end it, its status.
-FULL_SCREEN = [
-    ("less", ["less", "numbers"], "1\n2\n.*32\n", ["G"], "300\n.*END", "286\n287\n:", ["q"], "status=0"),
-    ("top", ["top", "-d", "1"], "load average.*PID.*top", [], "PID", "PID", ["C-c"], "status=0"),
-    ("vim", ["vim", "-u", "NONE", "numbers"], "31\n32\n", ["G", "o", "added", "Escape"], "300\nadded", "added", [":q!", "Enter"], "status=0"),
-    ("python3", ["python3", "-q"], ">>>", ["6*7", "Enter", "while True: pass", "Enter", "Enter", "C-c"], "42.*KeyboardInterrupt", "KeyboardInterrupt\n>>>", ["C-d"],
-     "status=130"),
-    ("tmux", ["tmux", "-f", "/dev/null", "new-session", "bash", "--norc"], r"\$.*\[0\]", ["echo $((40+2))", "Enter"], "\n42\n", "42.*\[0\]",
-     ["C-d"], "exited.*status=0"),
-    ("script", ["script", "-q", "-c", "stty size; cat", "typescript"], f"{ROWS} {COLUMNS}", ["hello", "Enter"], "hello\nhello", "hello", ["C-d"],
-     "status=0"),
-]
-
-
-def full_screen(case):
-    if not shutil.which("tmux"):
-        case.checks.skip(f"{case.host.name}: full-screen programs", "tmux is not installed")
-        return
-    (case.workspace / "numbers").write_text("".join(f"{n}\n" for n in range(1, 301)))
-    case.host.own(case.workspace)
-    for name, command, first, keys, then, small, last, ended in FULL_SCREEN:
-        if not shutil.which(name):
-            case.checks.skip(f"{case.host.name}: {name}", "it is not installed")
-            continue
-        tmux = Tmux(case, command)
-        try:
-            steps = [("starts", tmux.until(first))]
-            for key in keys:
-                time.sleep(0.1)
-                tmux.keys(key)
-            steps.append(("takes keys", tmux.until(then)))
-            tmux.resize(60, 20)
-            steps.append(("resizes", tmux.until(small)))
-            for key in last:
-                tmux.keys(key)
-            steps.append(("ends", tmux.until(ended)))
-            failed = [step for step, good in steps if not good]
-            case.checks.check(not failed, f"{case.host.name}: {name} starts, takes keys, resizes and ends", f"{failed}\n{tmux.screen()}")
-        finally:
-            tmux.close()
-
-
-def run_host(checks, host, wanted):
+def run_host(checks, host, wanted, cache):
     case = Case(checks, host)
-    for group in (what_programs_see, job_control, always_restored, suspended, redirected, no_terminal, attacks, escapes, full_screen, flood, hung_up):
+    case.cache = cache
+    for group in (what_programs_see, job_control, always_restored, suspended, redirected, no_terminal, attacks, escapes, full_screen,
+                  pipelines, codex_screen, flood, hung_up):
         if wanted and group.__name__ not in wanted:
             continue
         print(f"-- {group.__name__}")
@@ -521,14 +453,16 @@ def run_host(checks, host, wanted):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--certgate", required=True)
+    parser.add_argument("--certgate", type=pathlib.Path, required=True)
+    parser.add_argument("--cache", type=pathlib.Path, help="where Codex's package is kept")
     parser.add_argument("groups", nargs="*", help="only these")
     args = parser.parse_args()
+    cache = args.cache or args.certgate.resolve().parent.parent / "npm-cache"
     checks = Checks("terminal")
     for host in hosts(args.certgate):
         print(f"== certgate {host.name}, agent uid {host.uid}")
         try:
-            run_host(checks, host, args.groups)
+            run_host(checks, host, args.groups, cache)
         finally:
             host.remove()
     return checks.finish()
