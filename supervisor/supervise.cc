@@ -17,6 +17,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <thread>
 
+#include "supervisor/confine.h"
 #include "supervisor/connect_call.h"
 #include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
@@ -178,8 +179,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(probe_calls());
   const auto terminal = OperatorTerminal::find();
   if (terminal) hosting.spec.terminal = terminal->streams();
+  preload_name_services(hosting.policy);
   CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
   prepare_process();
+  CG_CHECK(sandbox::give_up_privileges());
 
   Channel channel(std::move(channel_fd));
   Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
@@ -214,6 +217,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const Datagrams datagrams, Datagrams::start(io, net, names, session));
   PathChanges changes(trap);
   PathReads reads(trap);
+  CG_CHECK(confine_supervisor());
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 

@@ -15,6 +15,7 @@
 
 #include "agentd/authority.h"
 #include "agentd/cli/verbs.h"
+#include "agentd/confine.h"
 #include "agentd/run_plan.h"
 #include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
@@ -143,6 +144,7 @@ Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd)
   CG_TRY(Run run, authority.begin(request));
   CG_CHECK(supervisor::send_grant(channel, run.grant));
   run.grant = {};  // the supervisor has its own descriptors now
+  CG_CHECK(confine_authority());
   CG_CHECK(authority.serve(channel, supervisor_pidfd));
   return authority.finish();
 }
@@ -189,6 +191,12 @@ int run_main(const Args& args) {
   }
   if (terminal) terminal->restore(supervisor::OperatorTerminal::Pending::kDrop);
   if (!kept) return trouble(kept.error().what);
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
+    return trouble(
+        "the supervisor made a system call that it never needs, and was killed with the agent; "
+        "keep "
+        "the log, and look for \"type=1326\" in the kernel's log, which names the call");
+  }
   if (WIFSIGNALED(status)) return trouble("the supervisor was killed; the agent ended with it");
   return WEXITSTATUS(status);
 }

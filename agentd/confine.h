@@ -1,0 +1,20 @@
+// Confine: what the authority may still do, once it holds the key and the supervisor runs.
+//
+//   CG_CHECK(confine_authority());       // after the grant, before the first request is read
+//
+// It serves the log and the label store to a process that may have been taken over by the agent.
+// So: files and the one channel, but no sockets, no tracing, no exec, no new process, no new
+// executable memory, no change of credentials; a forbidden call kills it, and the agent with it.
+#pragma once
+
+#include "kernel/result.h"
+#include "sandbox/own_filter.h"
+
+namespace certgate::agentd {
+
+// The calls of the authority, for the filter and for its tests.
+sandbox::OwnCalls authority_calls();
+
+Status confine_authority();
+
+}  // namespace certgate::agentd
