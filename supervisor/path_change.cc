@@ -354,7 +354,8 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
 // What is changed in place carries the label of whoever changed it: names, link texts and
 // attributes are content too.
 int PathChanges::mark(const PinnedPath& path, const kernel::Certificate& certificate) const {
-  if (path.inside) return 0;
+  // A device keeps nothing of its own: its node is the host's, on a read-only mount.
+  if (path.inside || (path.object && path.facts.kind == kernel::FileKind::kDevice)) return 0;
   const auto marked = path.object
                           ? trap_.session.mark(path.facts.identity, path.path)
                           : trap_.session.mark_names(path.facts.identity, path.path, certificate);

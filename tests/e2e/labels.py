@@ -143,6 +143,23 @@ def hard_links(checks, place):
                  "a tainted agent does not write a file that has another name", out.stdout + out.stderr)
 
 
+# cp, install, tar and touch set times and modes of what they write, be it a device. (Not /dev/null here: it is stdin.)
+CHANGE_DEVICE = """
+zero = os.open("/dev/zero", os.O_RDWR)
+for change in (lambda: os.utime(zero), lambda: os.fchmod(zero, 0o666), lambda: os.utime("/dev/zero"), lambda: os.chmod("/dev/zero", 0o666)):
+    try: change()
+    except OSError as e: print(e.errno)
+"""
+
+
+def devices(checks, place):
+    workspace = place.workspace()
+    out = place.run(workspace, TAINT + CHANGE_DEVICE)
+    checks.check(out.returncode == 0, "a tainted agent tries to change a device of the host", out.stderr)
+    out = place.run(workspace, "open('/dev/zero', 'rb+', 0).close()\n" + CLEAN_ONLY)
+    checks.check((workspace / "proof").exists(), "the next agent that opens it is not tainted by that", out.stdout + out.stderr)
+
+
 def zones(checks, place):
     workspace = place.workspace("downloads")
     (workspace / "downloads/tool.sh").write_text("#!/bin/sh\n")
@@ -199,6 +216,7 @@ def main():
                 between_sandboxes(checks, place)
                 hard_links(checks, place)
                 zones(checks, place)
+                devices(checks, place)
             finally:
                 host.remove()
     return checks.finish()
