@@ -33,8 +33,9 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr const char* kPrivatePlaces[] = {"tmp",     "var/tmp", "run", "dev",
-                                          "dev/shm", "dev/pts", "proc"};
+// "." holds only the places where others are mounted, /var or the directories above the workspace.
+constexpr const char* kPrivatePlaces[] = {".",   "tmp",     "var/tmp", "run",
+                                          "dev", "dev/shm", "dev/pts", "proc"};
 
 PrivatePlaces private_places(int root, const std::string& home) {
   PrivatePlaces out;

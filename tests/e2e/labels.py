@@ -160,6 +160,12 @@ def devices(checks, place):
     checks.check((workspace / "proof").exists(), "the next agent that opens it is not tainted by that", out.stdout + out.stderr)
 
 
+def above(checks, place):
+    workspace = place.workspace()
+    out = place.run(workspace, "d = os.getcwd()\nwhile d != '/': d = os.path.dirname(d); os.listdir(d)\n" + CLEAN_ONLY)
+    checks.check((workspace / "proof").exists(), "looking into the directories above the workspace costs nothing", out.stdout + out.stderr)
+
+
 def zones(checks, place):
     workspace = place.workspace("downloads")
     (workspace / "downloads/tool.sh").write_text("#!/bin/sh\n")
@@ -217,6 +223,7 @@ def main():
                 hard_links(checks, place)
                 zones(checks, place)
                 devices(checks, place)
+                above(checks, place)
             finally:
                 host.remove()
     return checks.finish()
