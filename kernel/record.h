@@ -42,6 +42,9 @@ inline constexpr size_t kMaxRecordArgs = 64;
 inline constexpr size_t kMaxRecordArgBytes = 256;
 inline constexpr size_t kMaxRecordObjectBytes = 8192;
 
+// The grade of refusals that the self-test at the start provoked; no other refusal has a grade.
+inline constexpr const char* kSelfTestGrade = "self-test";
+
 enum class RecordKind : uint8_t {
   kStart = 1,  // a run began: object = command line, digest = policy digest
   kCertificate = 2,

@@ -9,6 +9,7 @@
 
 #include "sandbox/child_plan.h"
 #include "sandbox/filter.h"
+#include "sandbox/self_test.h"
 #include "sandbox/wire.h"
 
 namespace certgate::sandbox {
@@ -114,9 +115,7 @@ void run_agent(const ChildPlan& plan) {
   const int sent = send_message(gate, &report, sizeof report, listener.get());
   listener.reset();
   if (report.failure || sent != 0) _exit(kNotStarted);
-  char go = 0;
-  UniqueFd none;
-  if (receive_message(gate, &go, sizeof go, none) != sizeof go) _exit(kNotStarted);
+  if (!await_release(gate)) _exit(kNotStarted);
   restore_signals();
   _exit(exec_first(plan) == ENOENT ? kNotFound : kCannotRun);
 }

@@ -261,6 +261,7 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   record.argument = refusal.argument;
   record.why = refusal.why;
   record.error = static_cast<uint32_t>(out.error);
+  if (report_ == Report::kSelfTest) record.grade = kernel::kSelfTestGrade;
   const kernel::Record copy = record;
   const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
   if (!seq) {
@@ -327,6 +328,10 @@ void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int e
 }
 
 void Session::report(const kernel::Record& record, uint64_t seq) {
+  if (report_ == Report::kSelfTest) {
+    ++reported_;
+    return;
+  }
   kernel::Record shown = record;
   shown.run = recorder_.run();
   shown.seq = seq;

@@ -62,7 +62,8 @@ struct Judged {
   }
 };
 
-enum class Report : uint8_t { kText, kJson };
+// kSelfTest: refusals are marked so in the log and not printed.
+enum class Report : uint8_t { kText, kJson, kSelfTest };
 
 class Session {
  public:

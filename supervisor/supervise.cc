@@ -26,6 +26,7 @@
 #include "supervisor/path_read.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
+#include "supervisor/self_test.h"
 #include "supervisor/terminal.h"
 
 namespace certgate::supervisor {
@@ -60,6 +61,10 @@ void prepare_process() {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
+}
+
+sandbox::UniqueFd copy_of(const sandbox::UniqueFd& fd) {
+  return sandbox::UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
 }
 
 void kill_sandbox(int init_pidfd) {
@@ -175,6 +180,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
   CG_CHECK(check_token(token, hosting.policy));
   CG_CHECK(kernel::validate(hosting.policy));
+  CG_TRY(LabelView probe_labels,
+         LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
   CG_TRY(LabelView labels,
          LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   CG_CHECK(probe_calls());
@@ -219,6 +226,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   PathChanges changes(trap);
   PathReads reads(trap);
   CG_CHECK(confine_supervisor());
+  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), recorder, channel));
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 

@@ -1,0 +1,25 @@
+// Self-test of a start: the whole chain trap → decode → decide → record → refuse, proved alive.
+//
+//   CG_CHECK(prove_refusals({box, listener, walk, …}));   // the agent has not been released
+//
+// The calls of sandbox/self_test.h are answered by the handlers that serve the agent, judged by the
+// kernel's own decide() with a policy that has no rules. Each judged one must leave one refusal in
+// the log, marked kSelfTestGrade; `audit list` leaves these out, `audit why` and the log do not.
+// The phase's session, handlers and threads are gone when this returns, and with them the phase.
+#pragma once
+
+#include "kernel/token.h"
+#include "sandbox/launch.h"
+#include "sandbox/notify.h"
+#include "supervisor/channel.h"
+#include "supervisor/label_view.h"
+#include "supervisor/recorder.h"
+#include "supervisor/trap.h"
+
+namespace certgate::supervisor {
+
+// On error everything inside has been killed.
+Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
+                      LabelView labels, Recorder& recorder, Channel& channel);
+
+}  // namespace certgate::supervisor
