@@ -33,6 +33,7 @@ BlockingPool::~BlockingPool() {
   }
   wake_.notify_all();
   watch_.notify_all();
+  ending_.notify_all();
   for (std::thread& t : workers_) t.join();
   watcher_.join();
 }
@@ -77,9 +78,8 @@ void BlockingPool::watch() {
       watch_.wait(lock);
       continue;
     }
-    lock.unlock();
-    std::this_thread::sleep_for(std::chrono::milliseconds(kWatchMs));
-    lock.lock();
+    // Not woken by each new job: only by the end, or when the time is up.
+    ending_.wait_for(lock, std::chrono::milliseconds(kWatchMs), [this] { return stop_; });
     for (const auto& [id, served] : running_) {
       if (!listener_.valid(id) || sandbox::signal_waits(served.tid))
         ::pthread_kill(served.worker, SIGUSR1);

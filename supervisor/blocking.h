@@ -48,7 +48,7 @@ class BlockingPool {
 
   const sandbox::Listener& listener_;
   std::mutex mutex_;                      // guards all below
-  std::condition_variable wake_, watch_;  // of the workers, of the watcher
+  std::condition_variable wake_, watch_, ending_;  // of the workers, of the watcher (a job, the end)
   std::deque<Job> queue_;
   struct Served {
     pthread_t worker;

@@ -84,8 +84,7 @@ Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Tok
   no_rules.name = "self-test";
   Session session(kernel::Decider(no_rules, std::move(token)), {}, recorder, std::move(labels),
                   channel, Report::kSelfTest);
-  Trap probe{trap.listener, session,  trap.walk, trap.places,
-             trap.stdio,    trap.uid, trap.gid,  trap.session_id};
+  Trap probe{trap.listener, session, trap.walk, trap.places, trap.stdio, trap.uid, trap.gid, {}};
   Status proved = prove(box, probe);
   size_t judged = 0;
   for (const sandbox::SelfTestStep& step : sandbox::self_test_steps()) judged += step.judged;
