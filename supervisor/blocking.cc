@@ -73,7 +73,8 @@ void BlockingPool::worker() {
 
 void BlockingPool::watch() {
   std::unique_lock lock(mutex_);
-  while (!stop_) {
+  // Also at the end: a worker may be on its way into the system call that would block it.
+  while (!stop_ || !running_.empty()) {
     if (running_.empty()) {
       watch_.wait(lock);
       continue;
@@ -81,7 +82,7 @@ void BlockingPool::watch() {
     // Not woken by each new job: only by the end, or when the time is up.
     ending_.wait_for(lock, std::chrono::milliseconds(kWatchMs), [this] { return stop_; });
     for (const auto& [id, served] : running_) {
-      if (!listener_.valid(id) || sandbox::signal_waits(served.tid))
+      if (stop_ || !listener_.valid(id) || sandbox::signal_waits(served.tid))
         ::pthread_kill(served.worker, SIGUSR1);
     }
   }

@@ -258,5 +258,29 @@ TEST(BlockingPool, ItsEndInterruptsWhatIsStillWaiting) {
   EXPECT_EQ(ended, EINTR);
 }
 
+TEST(BlockingPool, ItsEndDoesNotWaitForAWorkerThatBlocksOnlyThen) {
+  const Callers callers(1);
+  REQUIRE_CALLERS(callers);
+  std::atomic<int> ended = -1;
+  std::atomic<bool> running = false;
+  Gate gate;
+  std::thread opener;
+  {
+    BlockingPool pool(callers.listener());
+    ASSERT_TRUE(run(pool, callers.call().id, [&] {
+      running = true;
+      gate.wait();
+      ended = read_of_nothing();
+    }));
+    ASSERT_TRUE(within(10s, [&] { return running.load(); }));
+    opener = std::thread([&] {
+      std::this_thread::sleep_for(100ms);  // the pool is ending by now
+      gate.open();
+    });
+  }
+  opener.join();
+  EXPECT_EQ(ended, EINTR);
+}
+
 }  // namespace
 }  // namespace certgate::supervisor
