@@ -109,7 +109,8 @@ class Host:
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups", "--"]
 
     def env(self):
-        env = {k: v for k, v in os.environ.items() if k in ("LANG", "LC_ALL", "TERM", "CERTGATE_MUTANT")}
+        kept = ("LANG", "LC_ALL", "TERM", "CERTGATE_MUTANT", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")
+        env = {k: v for k, v in os.environ.items() if k in kept}
         # Root's label store has a fixed place; the user's lies below HOME.
         env.update(PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", HOME=str(self.home))
         return env
