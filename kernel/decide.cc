@@ -170,7 +170,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     if (!forbids && (q.forbid_only || allowing.rule != nullptr)) continue;
     if (!matches(rule, q)) continue;
     if (forbids) return refusal(Reason::kForbidden, &rule, judged);
-    if (!rule.accept.accepts(judged)) {
+    if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
       if (rejecting == nullptr) rejecting = &rule;
     } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
       if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);

@@ -30,6 +30,7 @@ namespace certgate {
   X(kUnixPath, "unix-path")               /* unix sockets of the host need no rule */              \
   X(kShut, "shut")                        /* a raise leaves connections open */                    \
   X(kHeldFiles, "held-files")             /* a raise does not mark files held for writing */       \
+  X(kAccept, "accept")                    /* rules accept every label */                           \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \
   X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \

@@ -15,6 +15,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "kernel/mutant.h"
 #include "sandbox/child_plan.h"
 #include "sandbox/network.h"
 #include "sandbox/wire.h"
@@ -76,11 +77,12 @@ void hide_command_line(const ChildPlan& plan) {
 }
 
 Failure set_up(ChildPlan& plan) {
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+  if (!mutant(Mutant::kDeathOfSupervisor) && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
     return fail_step(Step::kInit, "(death signal)");
   umask(0);  // modes of mount points are exact
   if (const Failure failure = map_ids(plan)) return failure;
   for (const NamespaceStep& item : kNamespaces) {
+    if (mutant(Mutant::kPrivateIpc) && item.flag == CLONE_NEWIPC) continue;
     if (unshare(item.flag) != 0) return fail_step(item.step);
   }
   if (const Failure failure = perform_mounts(plan.mounts)) return failure;
@@ -162,7 +164,7 @@ void reap(int signals, int status, pid_t agent) {
     // The caller's end is closed: it is gone (also when it died before the death signal was set).
     if ((watched[1].revents & POLLIN) != 0)
       serve_socket(control);
-    else if (watched[1].revents != 0)
+    else if (watched[1].revents != 0 && !mutant(Mutant::kDeathOfSupervisor))
       end_sandbox();
   }
 }

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "kernel/mutant.h"
 #include "sandbox/mounts.h"
 
 namespace certgate::sandbox {
@@ -190,6 +191,7 @@ void add_dev(const Spec& spec, MountPlan& plan) {
                   {{"ptmxmode", "0666"}, {"mode", "0620"}, {"max", kMaxTerminals}}));
   plan.entries.push_back(tmpfs("/dev/shm", "1777", spec.tmp_bytes));
   plan.entries.push_back(file_system("/dev/mqueue", "mqueue", kPlain | MOUNT_ATTR_NOEXEC, {}));
+  plan.entries.back().optional = mutant(Mutant::kPrivateIpc);
   plan.entries.back().optional = true;
 }
 

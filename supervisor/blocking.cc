@@ -80,7 +80,11 @@ void BlockingPool::watch() {
       continue;
     }
     // Not woken by each new job: only by the end, or when the time is up.
-    ending_.wait_for(lock, std::chrono::milliseconds(kWatchMs), [this] { return stop_; });
+    if (stop_) {
+      ending_.wait_for(lock, std::chrono::milliseconds(1));
+    } else {
+      ending_.wait_for(lock, std::chrono::milliseconds(kWatchMs), [this] { return stop_; });
+    }
     for (const auto& [id, served] : running_) {
       if (stop_ || !listener_.valid(id) || sandbox::signal_waits(served.tid))
         ::pthread_kill(served.worker, SIGUSR1);

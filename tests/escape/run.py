@@ -325,6 +325,10 @@ class Lane:
 
     def all_runs(self, attack, with_bare):
         live = None
+        if self.options.run == "hosted":
+            return self.hosted(attack, 0, True)
+        if self.options.run == "killed":
+            return self.killed(attack, 0.3)
         if with_bare and attack.flags & (BARE | BARE_ROOT):
             live = self.bare(attack)
         took = max(self.hosted(attack, turn, live) for turn in range(REPEAT.get(attack.name, 1)))
@@ -421,10 +425,11 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--lanes", type=int, default=4)
+    parser.add_argument("--run", choices=["hosted", "killed"], help="this run only, on the first host only")
     options = parser.parse_args()
     checks = SharedChecks("escape")
     start = time.monotonic()
-    for number, host in enumerate(hosts(options.certgate)):
+    for number, host in enumerate(hosts(options.certgate)[: 1 if options.run else None]):
         try:
             attack_host(checks, host, options, number == 0)
         finally:

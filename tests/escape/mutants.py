@@ -1,0 +1,92 @@
+"""Mutants: in a build whose defences can be taken away one by one (-DCERTGATE_MUTANTS=ON), each defence that is missing must let
+an attack succeed; else the attack proves nothing. Without a mutant the same attack is held in the same build.
+
+usage: mutants.py --bin build-mutants/bin [--only MUTANT]…
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+
+from harness import Checks  # noqa: E402
+
+Row = collections.namedtuple("Row", "mutant script arguments fails")
+
+
+def attack(mutant, name, run="hosted"):
+    return Row(mutant, "escape/run.py", ["--run", run, "--lanes", "1", "--only", name], name)
+
+
+def scenario(mutant, script, fails):
+    return Row(mutant, f"e2e/{script}.py", [], fails)
+
+
+# What is missing, and the attack (or the check of a scenario) that then succeeds.
+ROWS = [
+    attack("foreign-abi", "interrupt_80"),
+    attack("filter-table", "io_uring_open"),
+    attack("filter-guard", "inode_flags"),
+    attack("accept", "rename_over"),
+    attack("taint", "launder_by_file"),
+    attack("pinned-open", "symlink_swap"),
+    attack("magic-links", "proc_fd_reopen"),
+    attack("exec-proof", "exec_path_flip"),
+    attack("script-binding", "script_rewritten_after_check"),
+    attack("replaces", "protected_git_as_link"),
+    attack("other-names", "hard_link_made_before"),
+    attack("path-reads", "launder_by_link_text"),
+    attack("name-labels", "launder_by_name"),
+    attack("address-copy", "connect_address_flip"),
+    attack("unix-path", "host_socket_by_path"),
+    attack("shut", "connection_dup"),
+    attack("held-files", "held_mapping"),
+    attack("private-ipc", "shared_memory_by_key"),
+    attack("death", "creat_marker", "killed"),
+    attack("escape", "escapes_in_names"),
+    scenario("zone-move", "labels", "a name does not move between zones"),
+    scenario("internal-address", "network", "internal addresses need a rule"),
+]
+
+
+def run(row, binaries, mutant):
+    command = ["/usr/bin/python3", str(HERE.parent / row.script), "--certgate", str(binaries / "certgate"), *row.arguments]
+    if "escape" in row.script:
+        command += ["--programs", str(binaries)]
+    env = {**os.environ, **({"CERTGATE_MUTANT": mutant} if mutant else {})}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+    return [line for line in done.stdout.splitlines() if line.startswith("FAIL") and row.fails in line], done.stdout[-600:] + done.stderr[-300:]
+
+
+def names_of_table():
+    text = (HERE.parent.parent / "kernel/mutant.h").read_text()
+    return set(re.findall(r'X\(k\w+, "([a-z-]+)"\)', text)) - {"none"}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", type=pathlib.Path, required=True)
+    parser.add_argument("--only", action="append", default=[])
+    options = parser.parse_args()
+    checks = Checks("mutants")
+    checks.check({row.mutant for row in ROWS} == names_of_table(), "every mutant has an attack",
+                 names_of_table() ^ {row.mutant for row in ROWS})
+    for row in ROWS:
+        if options.only and row.mutant not in options.only:
+            continue
+        succeeded, output = run(row, options.bin.resolve(), row.mutant)
+        checks.check(succeeded, f"without {row.mutant}: {row.fails} succeeds", output)
+        if row.script.startswith("escape"):
+            held, output = run(row, options.bin.resolve(), None)
+            checks.check(not held, f"with it, {row.fails} is held", output)
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
