@@ -229,7 +229,7 @@ class ExecWitness:
             self.mount = None
             self.reason = "tracefs cannot be mounted: " + done.stderr.strip()
             return False
-        self.instance = pathlib.Path(self.mount) / "instances" / f"certgate-{os.getpid()}"
+        self.instance = pathlib.Path(self.mount) / "instances" / f"certgate-{os.getpid()}-{id(self)}"
         self.instance.mkdir()
         (self.instance / "options/event-fork").write_text("1")
         return True
@@ -237,6 +237,9 @@ class ExecWitness:
     def follow(self, pid):
         (self.instance / "set_event_pid").write_text(str(pid))
         (self.instance / "events/sched/sched_process_exec/enable").write_text("1")
+
+    def clear(self):
+        (self.instance / "trace").write_text("")
 
     def filenames(self):
         names = []

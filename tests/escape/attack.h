@@ -71,6 +71,7 @@ extern atomic_int stop;  // threads of a race end when it is set
 extern const char kTarget[];     // a file that only a clean agent may write
 extern const char kForbidden[];  // a program that only a clean agent may run; prints that it ran
 enum { kForbiddenRan = 66 };     // its exit status
+const char* evidence(void);  // what a listener that must not be reached looks for; else when bare
 extern char* const kNone[];
 
 int is_bare(void);

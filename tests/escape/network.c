@@ -59,7 +59,7 @@ static void datagram_to(const char* host, int flags) {
   struct sockaddr_in a = loopback();
   a.sin_addr.s_addr = inet_addr(host);
   int s = socket(AF_INET, SOCK_DGRAM, 0);
-  sendto(s, "AFTER;", 6, flags, (struct sockaddr*)&a, sizeof a);
+  sendto(s, evidence(), 6, flags, (struct sockaddr*)&a, sizeof a);
 }
 ATTACK(udp_sendto, kClean, ROUTE) {
   datagram_to("127.0.0.1", 0), datagram_to("192.0.2.1", 0), datagram_to("255.255.255.255", 0);
@@ -68,12 +68,12 @@ ATTACK(udp_sendto, kClean, ROUTE) {
 ATTACK(udp_connected, kClean, ROUTE) {
   struct sockaddr_in a = loopback();
   int s = socket(AF_INET, SOCK_DGRAM, 0);
-  if (connect(s, (struct sockaddr*)&a, sizeof a) == 0) send(s, "AFTER;", 6, 0);
+  if (connect(s, (struct sockaddr*)&a, sizeof a) == 0) send(s, evidence(), 6, 0);
   return as_agent_only();
 }
 ATTACK(udp_sendmmsg, kClean, ROUTE) {
   struct sockaddr_in a = loopback();
-  struct iovec iov = {"AFTER;", 6};
+  struct iovec iov = {(char*)evidence(), 6};
   struct mmsghdr m[4];
   for (int i = 0; i < 4; ++i)
     m[i].msg_hdr =
@@ -84,17 +84,17 @@ ATTACK(udp_sendmmsg, kClean, ROUTE) {
 ATTACK(udp_v6, kClean, ROUTE) {
   struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = loopback().sin_port};
   inet_pton(AF_INET6, "::ffff:127.0.0.1", &a.sin6_addr);
-  sendto(socket(AF_INET6, SOCK_DGRAM, 0), "AFTER;", 6, 0, (struct sockaddr*)&a, sizeof a);
+  sendto(socket(AF_INET6, SOCK_DGRAM, 0), evidence(), 6, 0, (struct sockaddr*)&a, sizeof a);
   return as_agent_only();
 }
 static int fast(struct sockaddr_in a, int how) {
   int s = socket(AF_INET, SOCK_STREAM, 0);
-  struct iovec iov = {"AFTER;", 6};
+  struct iovec iov = {(char*)evidence(), 6};
   struct mmsghdr m = {
       .msg_hdr = {.msg_name = &a, .msg_namelen = sizeof a, .msg_iov = &iov, .msg_iovlen = 1}};
   const int flags = MSG_FASTOPEN | MSG_NOSIGNAL;
   if (how == 0)
-    return worked("sendto", sendto(s, "AFTER;", 6, flags, (struct sockaddr*)&a, sizeof a));
+    return worked("sendto", sendto(s, evidence(), 6, flags, (struct sockaddr*)&a, sizeof a));
   if (how == 1) return worked("sendmsg", sendmsg(s, &m.msg_hdr, flags));
   return worked("sendmmsg", sendmmsg(s, &m, 1, flags));
 }
@@ -162,7 +162,7 @@ static int connect_shared(void) {
     getpeername(s, (struct sockaddr*)&peer, &size);
     verdict = 1;
     if (peer.sin_port == bad.sin_port && peer.sin_addr.s_addr == bad.sin_addr.s_addr) {
-      send(s, "AFTER;", 6, MSG_NOSIGNAL);
+      send(s, evidence(), 6, MSG_NOSIGNAL);
       verdict = 2;
     }
   }
@@ -188,7 +188,7 @@ static struct sockaddr_un host_socket(void) {
 static int connect_slot(void) {
   struct sockaddr_un a = host_socket();
   if (connect(fd_slot, (struct sockaddr*)&a, sizeof a)) return 0;
-  send(sockets[1], "AFTER;", 6, MSG_NOSIGNAL);
+  send(sockets[1], evidence(), 6, MSG_NOSIGNAL);
   return 2;
 }
 ATTACK(connect_descriptor_swap, kClean | kBare,
@@ -214,7 +214,7 @@ static void* connect_loop(void* slot) {
 static void* send_loop(void* x) {
   for (int i = 0; !stop; i = (i + 1) % kConnectors) {
     int s = connecting[i];
-    if (tainted_now && s > 0) send(s, "AFTER;", 6, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (tainted_now && s > 0) send(s, evidence(), 6, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
   return x;
 }

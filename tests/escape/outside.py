@@ -61,8 +61,8 @@ class HostSockets:
         with peer:
             try:
                 peer.settimeout(5)
-                peer.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self.gift.fileno()]))])
                 self.received += b"connected;"
+                peer.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self.gift.fileno()]))])
                 while True:
                     data, extra, _, _ = peer.recvmsg(64, socket.CMSG_SPACE(16))
                     for _, _, fds in extra:
@@ -74,6 +74,14 @@ class HostSockets:
                     self.received += data
             except OSError:
                 pass
+
+    def settle(self):
+        """Whoever came before has been served."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(self.path)
+            s.recv(1)
+        time.sleep(0.01)
 
     def _visit(self):
         """An agent may not put up a name that the host would take for somebody else's."""
@@ -157,7 +165,7 @@ class Outside:
         def read():
             while True:
                 try:
-                    self.datagrams += s.recv(64)
+                    self.datagrams += s.recv(64).replace(b"PLAIN;", b"")
                 except OSError:
                     return
         threading.Thread(target=read, daemon=True).start()
@@ -173,14 +181,18 @@ class Outside:
             while True:
                 try:
                     peer, _ = s.accept()
-                    self.datagrams += b"v6;"
-                    peer.close()
+                    with peer:
+                        peer.settimeout(1)
+                        if peer.recv(64) != b"PLAIN;":
+                            self.datagrams += b"v6;"
                 except OSError:
                     return
         threading.Thread(target=read, daemon=True).start()
 
     def restore(self):
         """As at the start, for the next attack."""
+        self.hidden.settle()
+        self.open.settle()
         self.hidden.received = self.open.received = self.datagrams = b""
         self.hidden.descriptors = self.open.descriptors = 0
         self.gift.truncate(0)

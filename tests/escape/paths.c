@@ -76,7 +76,8 @@ ATTACK(link_in_and_write, kTainted | kBare, JUDGED) {
   return writes(open("scratch/hard", O_WRONLY | O_APPEND));
 }
 // The runner made it: scratch/twin and src/twin are one file.
-ATTACK(hard_link_made_before, kTainted | kBare, "a file with other names takes no untrusted write") {
+ATTACK(hard_link_made_before, kTainted | kBare,
+       "a file with other names takes no untrusted write") {
   return writes(open("scratch/twin", O_WRONLY | O_APPEND));
 }
 ATTACK(link_out, kTainted | kBare, JUDGED) {

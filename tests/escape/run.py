@@ -12,6 +12,7 @@ import os
 import pathlib
 import queue
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 
 import scenario  # noqa: E402
-from harness import Checks, Sink, hosts, web_page  # noqa: E402
+from harness import Checks, ExecWitness, Sink, hosts, web_page  # noqa: E402
 from outside import Outside, OwnTerminal  # noqa: E402
 
 TAINTED, BARE, BARE_ROOT, ALONE, TERMINAL, TWO_RUNS = 1, 2, 4, 8, 16, 32
@@ -37,6 +38,13 @@ forbid = ["write"]
 paths = ["@workspace/guard/.git/hooks/**", "@workspace/guard/.env"]
 
 [[rule]]
+id = "approved-scripts"
+why = "scripts whose interpreters everybody may run"
+allow = ["exec"]
+paths = ["@workspace/src/approved", "@workspace/src/by-link"]
+accept = ["@anything"]
+
+[[rule]]
 id = "allowed-socket"
 why = "one socket of the host"
 allow = ["connect"]
@@ -44,6 +52,11 @@ to = ["unix:{allowed}"]
 origin = "tool"
 accept = ["@trusted"]
 """
+
+SCRIPTS = {"by-link": "#!scratch/interpreter\n", "approved": "#!/usr/bin/cat\nAPPROVED SCRIPT\n",
+           "other": "#!/usr/bin/cat\nOTHER SCRIPT\n"}
+# Races in which every single attempt has to be denied. In the others some must be allowed, or the race proves nothing.
+NEVER_ALLOWED = ("openat2_resolve_flip", "connect_descriptor_swap")
 
 Attack = collections.namedtuple("Attack", "name group flags defence")
 
@@ -114,6 +127,9 @@ class Lane:
     def __init__(self, checks, host, number, options, page_port):
         self.checks, self.host, self.options, self.page_port = checks, host, options, page_port
         self.sink = Sink()
+        self.witness = ExecWitness()
+        if not self.witness.open():
+            self.witness = None
         self.outside = Outside(host, number, self.sink.port)
         policy = scenario.make_policy(host, page_port, self.sink.port)
         text = policy.read_text().replace("[sandbox]\n", f'[sandbox]\nread_only = ["{self.outside.shown}"]\n', 1)
@@ -132,9 +148,11 @@ class Lane:
         for program, place in (("certgate-attacks", "attacks"), ("certgate-forbidden", "src/forbidden")):
             os.link(self.host.base / program, workspace / "attacks") if place == "attacks" else shutil.copy(
                 self.host.base / program, workspace / place)
+        for script, text in SCRIPTS.items():
+            (workspace / "src" / script).write_text(text)
         os.link(self.outside.path, workspace / "host.sock")
         self.host.own(workspace)
-        for place in ("attacks", "src/forbidden"):
+        for place in ("attacks", "src/forbidden", *(f"src/{script}" for script in SCRIPTS)):
             (workspace / place).chmod(0o755)
         return workspace
 
@@ -174,8 +192,27 @@ class Lane:
     def start(self, attack, workspace, state, terminal, **env):
         command = self.host.command("run", "--policy", self.policy, "--workspace", workspace, "--state", state, "--", "/usr/bin/env",
                                     *(f"{k}={v}" for k, v in {**self.env(state), **env}.items()), "./attacks", attack.name)
-        return subprocess.Popen(command, cwd=workspace, env=self.host.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                errors="replace", **terminal.options())
+        watched = self.witness is not None and attack.group == "exec"
+        gate, go = os.pipe() if watched else (None, None)
+        if watched:  # started by a shell that waits until the witness looks
+            command = ["/bin/bash", "-c", 'read -r _ <&"$0"; eval "exec $0<&-"; exec "$@"', str(gate), *command]
+        run = subprocess.Popen(command, cwd=workspace, env=self.host.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               errors="replace", pass_fds=(gate,) if watched else (), **terminal.options())
+        if watched:
+            os.close(gate)
+            self.witness.follow(run.pid)
+            self.witness.clear()  # between two lists of processes it had seen everybody's
+            os.write(go, b"go\n")
+            os.close(go)
+        return run
+
+    def uncertified(self, state):
+        """The kernel's own count of execs against the log's."""
+        seen = [n for n in self.witness.filenames() if n not in (self.host.certgate, "/usr/bin/setpriv", "/bin/bash")]
+        certified = [r for r in self.host.audit_list(state) if r["kind"] == "certificate" and r["call"].startswith("exec")]
+        if seen and len(seen) <= len(certified):
+            return []
+        return [f"the kernel saw {len(seen)} execs, {len(certified)} were certified"]
 
     def follow(self, run, attack):
         """Its output to the end, with what the runner does meanwhile. None when it did not end."""
@@ -235,9 +272,14 @@ class Lane:
                 wrong.append(f"{word} {note}, status {run.returncode}, {err[-400:]}")
             elif word == "SKIP" and live is not None and (live or not attack.flags & (BARE | BARE_ROOT)):
                 wrong.append(f"could not try: {note}")
-            if "FORBIDDEN RAN" in out:
+            if "FORBIDDEN RAN" in out or "OTHER SCRIPT" in out:
                 wrong.append("the forbidden program ran")
+            counted = re.match(r"(\d+) rounds, (\d+) allowed", note)
+            if counted and (counted[1] == "0" or counted[2] == "0" and attack.name not in NEVER_ALLOWED):
+                wrong.append(f"proved nothing: {note}")
         took = time.monotonic() - start
+        if self.witness is not None and attack.group == "exec":
+            wrong += self.uncertified(state)
         if attack.name == "orphans_stay":
             wrong += still_growing(workspace / "scratch/orphan")
         wrong += self.harm(workspace, before)
@@ -295,7 +337,7 @@ class Lane:
             timer.cancel()
             if run.returncode == -signal.SIGKILL:
                 wrong.append("certgate did not end by itself")
-            if "FORBIDDEN RAN" in rest or terminal.typed():
+            if "FORBIDDEN RAN" in rest or "OTHER SCRIPT" in rest or terminal.typed():
                 wrong.append("it had its effect")
         wrong += self.harm(workspace, before)
         if self.checks.check(not wrong, f"{attack.name}, supervisor killed: held", "; ".join(wrong)):
@@ -337,6 +379,8 @@ class Lane:
     def close(self):
         self.sink.close()
         self.outside.close()
+        if self.witness is not None:
+            self.witness.close()
 
 
 def still_growing(path):

@@ -14,6 +14,7 @@ const char* env(const char* name) {
   const char* value = getenv(name);
   return value ? value : "";
 }
+const char* evidence(void) { return is_bare() ? "PLAIN;" : "AFTER;"; }
 double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -80,7 +81,7 @@ int closed(const char* what, long result) {
   if (verdict == VIOLATION || is_bare()) return result < 0 ? SKIP : verdict;
   return errno == EPERM || errno == ENOSYS || errno == EAFNOSUPPORT ? HELD : VIOLATION;
 }
-int sends(int s, const char* what) { return worked(what, send(s, "AFTER;", 6, MSG_NOSIGNAL)); }
+int sends(int s, const char* what) { return worked(what, send(s, evidence(), 6, MSG_NOSIGNAL)); }
 int in_child(void (*f)(void)) {
   pid_t pid = fork();
   if (pid == 0) f(), _exit(99);
