@@ -34,6 +34,9 @@ constexpr uint32_t kWord = 0xffffffff;  // int arguments: the kernel ignores the
 constexpr uint32_t kTypeMask = 0xf;  // SOCK_TYPE_MASK: the rest is SOCK_CLOEXEC and SOCK_NONBLOCK
 constexpr uint32_t kWaitKillable = 1u << 5;  // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19
 constexpr uint32_t kX32Bit = 0x40000000;
+// ext4's own numbers for FS_IOC_SETVERSION; no header of the kernel's has them.
+constexpr uint32_t kExt4SetVersion = _IOW('f', 4, long);
+constexpr uint32_t kExt4SetVersion32 = _IOW('f', 4, int);
 
 struct ContextDeleter {
   void operator()(void* context) const { seccomp_release(context); }
@@ -71,6 +74,8 @@ constexpr ValueRule kRefusedValues[] = {
     {SYS_ioctl, {1, kWord, FS_IOC32_SETFLAGS}},
     {SYS_ioctl, {1, kWord, FS_IOC_SETVERSION}},
     {SYS_ioctl, {1, kWord, FS_IOC32_SETVERSION}},
+    {SYS_ioctl, {1, kWord, kExt4SetVersion}},
+    {SYS_ioctl, {1, kWord, kExt4SetVersion32}},
     {SYS_ioctl, {1, kWord, FS_IOC_FSSETXATTR}},
     {SYS_ioctl, {1, kWord, FS_IOC_ENABLE_VERITY}},
     {SYS_ioctl, {1, kWord, FS_IOC_SET_ENCRYPTION_POLICY}},

@@ -73,3 +73,18 @@ ATTACK(inode_version, kTainted | kBare, GUARD) {
   if (r < 0 && is_bare()) return SAY("no inode versions here: %s", strerror(errno)), SKIP;
   return worked("FS_IOC_SETVERSION", r);
 }
+// ext4 has a number of its own for the same; file labels are found by the inode's version where
+// there is one.
+ATTACK(inode_version_of_ext4, kTainted | kBare, GUARD) {
+  int fd = open(kTarget, O_RDONLY), version = 7;
+  const long r = ioctl(fd, _IOW('f', 4, long), &version);
+  if (r < 0 && is_bare()) return SAY("no inode versions here: %s", strerror(errno)), SKIP;
+  return worked("EXT4_IOC_SETVERSION", r);
+}
+ATTACK(mode_by_empty_path, kTainted, JUDGED) {
+  return worked("fchmodat2", syscall(452, open(kTarget, O_PATH), "", 0777, AT_EMPTY_PATH));
+}
+ATTACK(times_by_empty_path, kTainted | kBare, JUDGED) {
+  const struct timespec t[2] = {{1, 0}, {1, 0}};
+  return worked("utimensat", utimensat(open(kTarget, O_PATH), "", t, AT_EMPTY_PATH));
+}
