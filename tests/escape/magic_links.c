@@ -148,3 +148,40 @@ ATTACK(descriptors_inherited, kClean, "all descriptors but three are closed at t
       return SAY("descriptor %s is open", e->d_name), VIOLATION;
   return HELD;
 }
+ATTACK(unlink_through_magic_link, kTainted | kBare, FRESH) {
+  return worked("unlink", unlink("/proc/self/cwd/src/spare"));
+}
+ATTACK(rename_through_magic_link, kTainted | kBare, FRESH) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d/marker", open("src", O_PATH));
+  close(creat("scratch/evil", 0644));
+  return worked("rename", rename("scratch/evil", path));
+}
+ATTACK(opath_with_other_flags, kTainted, "O_PATH gives no content") {
+  const int flags[] = {O_CREAT | O_RDWR, O_TRUNC | O_WRONLY, O_TMPFILE | O_RDWR, O_CREAT | O_EXCL};
+  for (size_t i = 0; i < sizeof flags / sizeof *flags; ++i) {
+    int fd = open(i == 2 ? "src" : i ? kTarget : "src/marker", O_PATH | flags[i], 0644);
+    if (fd >= 0 && writes(fd) == VIOLATION) return SAY("flags %x", flags[i]), VIOLATION;
+  }
+  return access("src/marker", F_OK) == 0 ? VIOLATION : HELD;
+}
+ATTACK(init_internals_written, kClean,
+       "init cannot be inspected: other user namespace, not dumpable") {
+  const char* names[] = {"oom_score_adj",   "comm",       "timens_offsets", "autogroup",
+                         "coredump_filter", "clear_refs", "uid_map"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/1/%s", names[i]);
+    int fd = open(path, O_WRONLY);
+    if (fd >= 0 && write(fd, "5", 1) == 1) return SAY("%s written", path), VIOLATION;
+  }
+  return HELD;
+}
+ATTACK(resolver_files_written, kClean, "system directories are mounted read-only") {
+  const char* names[] = {"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf",
+                         "/etc/ld.so.cache"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i)
+    if (!is_bare() && open(names[i], O_WRONLY | O_APPEND) >= 0)
+      return SAY("%s opened", names[i]), VIOLATION;
+  return SAY("%s", strerror(errno)), HELD;
+}

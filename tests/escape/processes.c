@@ -113,6 +113,53 @@ ATTACK(compare_with_child, kClean | kBare, "filter: kcmp") {
 ATTACK(tracer_invited, kClean | kClean, "filter: PR_SET_PTRACER") {
   return closed("PR_SET_PTRACER", prctl(PR_SET_PTRACER, -1L, 0, 0, 0));
 }
+// Who cannot be inspected must not be judged by what could not be read.
+static int undumpable(void (*act)(void)) {
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  return in_child(act);
+}
+static void write_target(void) {
+  _exit(writes(open(kTarget, O_WRONLY | O_APPEND)) == VIOLATION ? 7 : 0);
+}
+ATTACK(undumpable_open, kTainted | kBare, "opens for writing are judged") {
+  return undumpable(write_target) == 7 ? VIOLATION : HELD;
+}
+static void run_forbidden(void) {
+  char* argv[] = {"ls", 0};
+  execve(kForbidden, argv, kNone);
+}
+ATTACK(undumpable_exec, kTainted | kBare, "exec is judged") {
+  return ran(undumpable(run_forbidden));
+}
+// The sandbox carries the label: who was there before the raise is as tainted as who caused it.
+ATTACK(sibling_acts_after_raise, kClean | kBare, "the label is the sandbox's") {
+  int go[2], status;
+  if (pipe(go)) return SKIP;
+  pid_t pid = fork();
+  if (pid == 0) {
+    char c;
+    if (read(go[0], &c, 1) == 1) write_target();
+    _exit(0);
+  }
+  if (taint()) return SAY("no page: %s", strerror(errno)), kill(pid, SIGKILL), SKIP;
+  if (write(go[1], "x", 1) != 1) return SKIP;
+  waitpid(pid, &status, 0);
+  return WEXITSTATUS(status) == 7 ? VIOLATION : HELD;
+}
+ATTACK(sibling_execs_after_raise, kClean | kBare, "the label is the sandbox's") {
+  int go[2], status;
+  if (pipe(go)) return SKIP;
+  pid_t pid = fork();
+  if (pid == 0) {
+    char c;
+    if (read(go[0], &c, 1) == 1) run_forbidden();
+    _exit(0);
+  }
+  if (taint()) return SAY("no page: %s", strerror(errno)), kill(pid, SIGKILL), SKIP;
+  if (write(go[1], "x", 1) != 1) return SKIP;
+  waitpid(pid, &status, 0);
+  return ran(WEXITSTATUS(status));
+}
 // The runner sees that nothing of the sandbox runs a second after its end.
 ATTACK(orphans_stay, kClean, "the pid namespace ends with the agent") {
   for (int i = 0; i < 5; ++i) {
