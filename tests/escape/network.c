@@ -149,8 +149,11 @@ ATTACK(connect_as_other_family, kTainted, JUDGED) {
 
 static struct sockaddr_in good, bad, shared;
 static int fd_slot, sockets[2];
+static void wait_a_little(void) {
+  for (int i = 0; i < 300; ++i) __asm__ volatile("pause" ::: "memory");
+}
 static void* flip_address(void* x) {
-  while (!stop) shared = good, sched_yield(), shared = bad, sched_yield();
+  while (!stop) shared = good, wait_a_little(), shared = bad, wait_a_little();
   return x;
 }
 static int connect_shared(void) {
