@@ -110,7 +110,10 @@ Failure set_up(ChildPlan& plan) {
 void serve_socket(int control) {
   SocketRequest request;
   UniqueFd none;
-  if (receive_message(control, &request, sizeof request, none) != sizeof request) end_sandbox();
+  if (receive_message(control, &request, sizeof request, none) != sizeof request) {
+    if (mutant(Mutant::kDeathOfSupervisor)) pause();
+    end_sandbox();
+  }
   const UniqueFd made(socket(request.domain, request.type | SOCK_CLOEXEC, 0));
   const SocketReply reply{made ? 0 : errno};
   if (send_message(control, &reply, sizeof reply, made.get()) != 0) end_sandbox();
@@ -164,7 +167,7 @@ void reap(int signals, int status, pid_t agent) {
     // The caller's end is closed: it is gone (also when it died before the death signal was set).
     if ((watched[1].revents & POLLIN) != 0)
       serve_socket(control);
-    else if (watched[1].revents != 0 && !mutant(Mutant::kDeathOfSupervisor))
+    else if (watched[1].revents != 0)
       end_sandbox();
   }
 }

@@ -213,7 +213,16 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
     error = connect_node(host.get(), pin.node.get());
     if (error == 0 && ::fcntl(host.get(), F_SETFL, O_NONBLOCK) != 0) error = errno;
   } else {
-    error = connect_tcp(call, *judged.rule(trap_.session.decider().policy(), 0), pin, host);
+    const kernel::Policy& policy = trap_.session.decider().policy();
+    const kernel::Rule* rule = judged.rule(policy, 0);
+    if (mutant(Mutant::kAddressCopy)) {
+      for (const kernel::Rule& other : policy.rules) {
+        for (const kernel::EndpointPattern& e : other.endpoints) {
+          if (e.allows(pin.effect())) rule = &other;
+        }
+      }
+    }
+    error = connect_tcp(call, *rule, pin, host);
   }
   if (error != 0 && error != EINPROGRESS && error != kInterrupted) return error;
   if (!trap_.listener.valid(call.id)) return EINTR;

@@ -8,6 +8,7 @@ An attack names the one defence that it meets (third argument of ATTACK; `certga
 
 import argparse
 import collections
+import contextlib
 import os
 import pathlib
 import queue
@@ -328,6 +329,9 @@ class Lane:
                 left = [p for p, b in alive.items() if b and birth(p) == b]
                 if left:
                     wrong.append(f"{len(left)} of {len(alive)} processes still run after 1 s")
+                for pid in left:  # init among them: nothing stays behind
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 timer = threading.Timer(10, run.kill)
                 timer.start()
             else:
