@@ -64,6 +64,8 @@ int read_how(int tid, uint64_t address, uint64_t size, open_how& how) {
   }
   std::memcpy(&how, room.data(), sizeof how);
   if ((how.flags & ~kKnownFlags) || (how.resolve & ~kKnownResolve)) return EINVAL;
+  constexpr uint64_t kScopes = RESOLVE_BENEATH | RESOLVE_IN_ROOT;
+  if ((how.resolve & kScopes) == kScopes) return EINVAL;
   const bool makes = (how.flags & O_CREAT) || (how.flags & kTmpfile);
   if (how.mode & ~uint64_t{07777}) return EINVAL;
   if (!makes && how.mode != 0) return EINVAL;
@@ -74,6 +76,28 @@ int read_how(int tid, uint64_t address, uint64_t size, open_how& how) {
 bool is_process_memory(const std::string& path) {
   return path.starts_with("/proc/") && (path.ends_with("/mem") || path.ends_with("/clear_refs"));
 }
+
+// A worker's signal tells it that its caller is gone, and the id of a caller that is being answered
+// looks so too. Were the injection interrupted then, the caller would return 0 without a
+// descriptor.
+class UninterruptedInjection {
+ public:
+  explicit UninterruptedInjection(bool on_worker) : blocked_(on_worker) {
+    if (!blocked_) return;  // nobody signals the notify thread
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~UninterruptedInjection() {
+    if (blocked_) ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  UninterruptedInjection(const UninterruptedInjection&) = delete;
+  UninterruptedInjection& operator=(const UninterruptedInjection&) = delete;
+
+ private:
+  const bool blocked_;
+  sigset_t before_{};
+};
 
 bool is_terminal(dev_t rdev) {
   const unsigned major = ::major(rdev);
@@ -118,15 +142,16 @@ int OpenCalls::decode(const TrappedCall& call, PinnedOpen& pin) const {
                                 : uint64_t{O_CREAT | O_WRONLY | O_TRUNC};
     mode = call.args[row->mode] & 07777;
   }
-  const int dirfd = row->dirfd >= 0 ? static_cast<int>(call.args[row->dirfd]) : AT_FDCWD;
-  if (int error = sandbox::read_string(call.tid, call.args[row->path], kMaxPath, pin.asked))
-    return error;
-
   const uint64_t access = pin.flags & O_ACCMODE;
   pin.tmpfile = (pin.flags & kTmpfile) != 0;
   if (pin.tmpfile && ((pin.flags & O_TMPFILE) != O_TMPFILE || access == O_RDONLY)) return EINVAL;
   if ((pin.flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY) && !pin.tmpfile)
     return EINVAL;
+  // As in the kernel, flags that make no sense are said before the path is looked at.
+  const int dirfd = row->dirfd >= 0 ? static_cast<int>(call.args[row->dirfd]) : AT_FDCWD;
+  if (int error = sandbox::read_string(call.tid, call.args[row->path], kMaxPath, pin.asked))
+    return error;
+  if (pin.asked.empty()) return ENOENT;
   pin.read = access == O_RDONLY || access == O_RDWR;
   pin.write = access != O_RDONLY || (pin.flags & O_TRUNC);
   if (int error = pin_object(call.tid, dirfd, resolve, pin)) return error;
@@ -173,6 +198,18 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   if (int error = Trap::base_of(tid, dirfd, pin.asked, base)) return error;
   if (resolve == 0 && pin_in_one_step(Base{base.get()}, pin)) return 0;
   const bool creates = (pin.flags & O_CREAT) && !pin.tmpfile;
+  if (creates && pin.asked.back() == '/') {
+    // O_CREAT makes no directories, whatever is there: only the way to it can fail differently.
+    const size_t end = pin.asked.find_last_not_of('/');
+    const size_t slash = end == std::string::npos ? end : pin.asked.find_last_of('/', end);
+    const std::string name = pin.asked.substr(slash + 1, end - slash);
+    if (end != std::string::npos && name != "." && name != "..") {
+      const std::string dir = slash == std::string::npos ? "./" : pin.asked.substr(0, slash + 1);
+      const Resolution r = trap_.walk.resolve(Caller{tid}, Base{base.get()}, dir, Final::kFollow,
+                                              Missing::kError, resolve);
+      return r.error != 0 ? r.error : EISDIR;
+    }
+  }
   const bool no_follow = (pin.flags & O_NOFOLLOW) || (creates && (pin.flags & O_EXCL));
   Resolution r = trap_.walk.resolve(Caller{tid}, Base{base.get()}, pin.asked,
                                     no_follow ? Final::kNoFollow : Final::kFollow,
@@ -191,7 +228,7 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   pin.object = std::move(r.object);
   if (int error = object_facts(pin.object.get(), pin.facts)) return error;
   if (creates && (pin.flags & O_EXCL)) return EEXIST;
-  if (pin.facts.symlink) return ELOOP;
+  if (pin.facts.symlink) return pin.flags & O_DIRECTORY ? ENOTDIR : ELOOP;
   const bool directory = pin.facts.kind == kernel::FileKind::kDirectory;
   if (pin.facts.kind == kernel::FileKind::kRegular && seen_regular_.size() < kMaxSeen) {
     seen_regular_.insert(std::hash<std::string>{}(pin.asked));
@@ -315,6 +352,7 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   if (!waits || pin->create() || (pin->flags & O_NONBLOCK)) {
     return perform(call, std::move(judged), *pin, judged_call.object);
   }
+  pin->waits = true;
   const auto shared = std::make_shared<Judged>(std::move(judged));
   const bool taken = pool_.try_run(call, [this, call, shared, pin, label = judged_call.object] {
     (void)perform(call, std::move(*shared), *pin,
@@ -338,8 +376,10 @@ int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& p
     return out ? 0 : errno;
   }
   if (pin.create()) {
-    out.reset(::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | O_NOFOLLOW,
-                       pin.mode));
+    // O_EXCL follows no link; O_NOFOLLOW would show in F_GETFL.
+    const int asked = static_cast<int>(pin.flags & O_NOFOLLOW);
+    out.reset(
+        ::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | asked, pin.mode));
     return out ? 0 : errno;
   }
   if (mutant(Mutant::kPinnedOpen)) {
@@ -401,6 +441,7 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   }
   if (error == 0) error = check_binding(call, pin, fd.get());
   if (error == 0) {
+    const UninterruptedInjection quiet(pin.waits);
     error = trap_.listener.inject(call.id, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);
     if (error == 0) {
       if (pin.read && trap_.terminal.is(pin.facts)) trap_.terminal.keys_wanted();

@@ -27,6 +27,7 @@ struct PinnedOpen {
   uint32_t mode = 0;         // after umask, 0 when nothing is created
   bool read = false, write = false, tmpfile = false;
   bool ready = false;   // object is open for reading already, as asked
+  bool waits = false;   // performed by a worker: opening it may wait
   bool inside = false;  // on one of the sandbox's own file systems
 
   bool create() const { return !name.empty() || tmpfile; }
