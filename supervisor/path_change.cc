@@ -13,11 +13,13 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <optional>
 #include <vector>
 
 #include "kernel/mutant.h"
 #include "sandbox/remote.h"
+#include "supervisor/change_table.h"
 #include "supervisor/session.h"
 
 namespace certgate::supervisor {
@@ -31,228 +33,82 @@ constexpr int kFchmodat2 = 452;
 #else
 constexpr int kFchmodat2 = SYS_fchmodat2;
 #endif
-constexpr size_t kMaxXattr = 65536;  // XATTR_SIZE_MAX
-constexpr size_t kMaxXattrName = 256;
 
-// How an operand is pinned.
-enum As : int {
-  kEntry,     // must exist
-  kNewEntry,  // must not
-  kAnyEntry,  // either (the target of a rename)
-  kObject,    // following a last symlink
-  kLink,      // not following it
-  kLinkFlag,  // following unless AT_SYMLINK_NOFOLLOW is in `flags`
-  kHandle,    // of an open descriptor: its object
-  kSource,    // of link: an entry, or with AT_SYMLINK_FOLLOW / AT_EMPTY_PATH an object
-};
-
-struct Changed;
-using Decode = int (*)(Changed&);         // copies what else the call points to; 0 or errno
-using Perform = int (*)(const Changed&);  // acts on what is pinned and copied; 0 or errno
-
-struct Operand {
-  int dirfd = -1, path = -1;  // argument numbers; path -1 = no such operand
-  As as = kEntry;
-};
-
-struct ChangeRow {
+struct KnownFlags {
   int nr;
-  const char* name;
-  Operand a, b;
-  int flags;      // argument number of AT_ flags, -1 = none
-  Decode decode;  // nullptr = nothing more to copy
-  Perform perform;
+  uint64_t flags;
+};
+constexpr KnownFlags kKnownFlags[] = {
+    {SYS_renameat2, RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT},
+    {SYS_linkat, AT_SYMLINK_FOLLOW | AT_EMPTY_PATH},
+    {SYS_unlinkat, AT_REMOVEDIR},
+    {kFchmodat2, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH},
+    {SYS_fchownat, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH},
+    {SYS_utimensat, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH},
 };
 
-// A call with everything that performing it needs.
-struct Changed {
-  const TrappedCall& call;
-  const ChangeRow& row;
-  PinnedPath a, b;
-  uint32_t umask = 0;
-  std::string text;                              // symlink: target; xattr: name
-  std::vector<char> value;                       // xattr
-  std::optional<std::array<timespec, 2>> times;  // utime; none = now
-  uint64_t arg(int i) const { return call.args[i]; }
-  uint64_t flags() const { return row.flags >= 0 ? static_cast<uint32_t>(arg(row.flags)) : 0; }
-};
-
-int done(long result) { return result == 0 ? 0 : errno; }
-
-int perform_rename(const Changed& c) {
-  const auto flags = c.row.nr == SYS_renameat2 ? static_cast<unsigned>(c.arg(4)) : 0;
-  return done(::syscall(SYS_renameat2, c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(),
-                        c.b.name.c_str(), flags));
-}
-
-int perform_link(const Changed& c) {
-  if (!c.a.object)
-    return done(::linkat(c.a.dir.get(), c.a.name.c_str(), c.b.dir.get(), c.b.name.c_str(), 0));
-  return done(::linkat(AT_FDCWD, c.a.through().c_str(), c.b.dir.get(), c.b.name.c_str(),
-                       AT_SYMLINK_FOLLOW));
-}
-
-int decode_umask(Changed& c) {
-  const auto task = sandbox::task_facts(c.call.tid);
-  if (task) c.umask = task->umask;
-  return task ? 0 : ESRCH;
-}
-
-int decode_target(Changed& c) {
-  return sandbox::read_string(c.call.tid, c.arg(0), kMaxPath, c.text);
-}
-
-int perform_symlink(const Changed& c) {
-  return done(::symlinkat(c.text.c_str(), c.a.dir.get(), c.a.name.c_str()));
-}
-
-int perform_unlink(const Changed& c) {
-  const int flags = c.row.nr == SYS_rmdir ? AT_REMOVEDIR : static_cast<int>(c.flags());
-  return done(::unlinkat(c.a.dir.get(), c.a.name.c_str(), flags));
-}
-
-int perform_mkdir(const Changed& c) {
-  const uint64_t mode = c.arg(c.row.a.path + 1) & 07777 & ~c.umask;
-  return done(::mkdirat(c.a.dir.get(), c.a.name.c_str(), static_cast<mode_t>(mode)));
-}
-
-int perform_mknod(const Changed& c) {
-  const auto mode = static_cast<mode_t>(c.arg(c.row.a.path + 1) & ~uint64_t{c.umask});
-  return done(::mknodat(c.a.dir.get(), c.a.name.c_str(), mode,
-                        static_cast<dev_t>(c.arg(c.row.a.path + 2))));
-}
-
-int perform_truncate(const Changed& c) {
-  return done(::truncate(c.a.through().c_str(), static_cast<off_t>(c.arg(1))));
-}
-
-int perform_chmod(const Changed& c) {
-  if (c.a.facts.symlink) return EOPNOTSUPP;
-  return done(::chmod(c.a.through().c_str(), static_cast<mode_t>(c.arg(c.row.a.path + 1) & 07777)));
-}
-
-int perform_chown(const Changed& c) {
-  const int first = c.row.a.path + 1;
-  return done(::fchownat(c.a.object.get(), "", static_cast<uid_t>(c.arg(first)),
-                         static_cast<gid_t>(c.arg(first + 1)), AT_EMPTY_PATH));
-}
-
-// All forms of utime say the same two times; a null pointer means now.
-int decode_times(Changed& c) {
-  const int at = c.row.a.path + 1;
-  if (c.arg(at) == 0) return 0;
-  std::array<timespec, 2> times{};
-  if (c.row.nr == SYS_utimensat) {
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), times.data(), sizeof times))
-      return error;
-  } else if (c.row.nr == SYS_utime) {
-    utimbuf buffer{};
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), &buffer, sizeof buffer))
-      return error;
-    times[0].tv_sec = buffer.actime;
-    times[1].tv_sec = buffer.modtime;
-  } else {
-    timeval values[2];
-    if (int error = sandbox::read_memory(c.call.tid, c.arg(at), values, sizeof values))
-      return error;
-    for (size_t i = 0; i < 2; ++i) {
-      if (values[i].tv_usec < 0 || values[i].tv_usec >= 1'000'000) return EINVAL;
-      times[i] = {values[i].tv_sec, values[i].tv_usec * 1000};
-    }
+int check_flags(const Changed& c) {
+  for (const KnownFlags& known : kKnownFlags) {
+    if (known.nr == c.row.nr && (c.flags() & ~known.flags)) return EINVAL;
   }
-  c.times = times;
+  const bool exchange = c.row.nr == SYS_renameat2 && (c.flags() & RENAME_EXCHANGE);
+  return exchange && (c.flags() & (RENAME_NOREPLACE | RENAME_WHITEOUT)) ? EINVAL : 0;
+}
+
+// What every file system answers for ".", ".." and "/".
+int refused_for_last_name(const Changed& c, As as, LastName last) {
+  if (as == kNewEntry) return EEXIST;
+  if (as == kSource) return EPERM;  // a directory takes no second name
+  const bool rename = c.row.b.path >= 0;
+  if (rename) return as == kAnyEntry && (c.flags() & RENAME_NOREPLACE) ? EEXIST : EBUSY;
+  if (c.row.nr != SYS_rmdir && !(c.flags() & AT_REMOVEDIR)) return EISDIR;
+  return last == LastName::kDot ? EINVAL : last == LastName::kDotDot ? ENOTEMPTY : EBUSY;
+}
+
+// What rename says of the two entries before it asks who may change them.
+int refused_of_rename(const Changed& c) {
+  if (c.row.b.as != kAnyEntry) return 0;
+  const bool exchange = (c.flags() & RENAME_EXCHANGE) != 0;
+  const bool slash_a = c.a.name.back() == '/', slash_b = c.b.name.back() == '/';
+  if ((c.flags() & RENAME_NOREPLACE) && c.b.absent == 0) return EEXIST;
+  if (exchange && c.b.absent != 0) return ENOENT;
+  if (exchange && slash_b && !c.b.directory) return ENOTDIR;
+  return !c.a.directory && (slash_a || (slash_b && !exchange)) ? ENOTDIR : 0;
+}
+
+// What the kernel would refuse anyway gets the kernel's errno, in its order, and no record.
+int refused_natively(const Changed& c) {
+  struct {
+    const PinnedPath& path;
+    As as;
+  } const operands[] = {{c.a, c.row.a.as}, {c.b, c.row.b.as}};
+  if (c.row.b.as == kAnyEntry && c.a.facts.dev != c.b.facts.dev) return EXDEV;
+  for (const auto& [path, as] : operands) {
+    if (path.dir && path.last != LastName::kNormal && as != kSource)
+      return refused_for_last_name(c, as, path.last);
+  }
+  for (const auto& [path, as] : operands) {
+    if (!path.dir || path.last != LastName::kNormal) continue;
+    const bool may_miss = as == kNewEntry || as == kAnyEntry;
+    if (path.absent != 0 && !(may_miss && path.absent == ENOENT)) return path.absent;
+    if (as == kNewEntry && path.absent == 0) return EEXIST;
+  }
+  if (int error = refused_of_rename(c)) return error;
+  if (c.a.dir && c.a.last != LastName::kNormal) return refused_for_last_name(c, kSource, c.a.last);
+  for (const auto& [path, as] : operands) {
+    if (path.dir && as != kSource &&
+        ::faccessat(path.dir.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0)
+      return errno;
+  }
   return 0;
 }
 
-int perform_utime(const Changed& c) {
-  return done(
-      ::utimensat(c.a.object.get(), "", c.times ? c.times->data() : nullptr, AT_EMPTY_PATH));
-}
-
-int decode_xattr_name(Changed& c) {
-  const int error = sandbox::read_string(c.call.tid, c.arg(1), kMaxXattrName, c.text);
-  return error == ENAMETOOLONG ? ERANGE : error;
-}
-
-int decode_xattr(Changed& c) {
-  if (int error = decode_xattr_name(c)) return error;
-  if (c.arg(3) > kMaxXattr) return E2BIG;
-  c.value.resize(c.arg(3));
-  return c.value.empty()
-             ? 0
-             : sandbox::read_memory(c.call.tid, c.arg(2), c.value.data(), c.value.size());
-}
-
-int perform_setxattr(const Changed& c) {
-  if (c.a.facts.symlink) return EPERM;
-  return done(::setxattr(c.a.through().c_str(), c.text.c_str(), c.value.data(), c.value.size(),
-                         static_cast<int>(c.arg(4))));
-}
-
-int perform_removexattr(const Changed& c) {
-  if (c.a.facts.symlink) return EPERM;
-  return done(::removexattr(c.a.through().c_str(), c.text.c_str()));
-}
-
-constexpr Operand kNone{};
-constexpr ChangeRow kRows[] = {
-    {SYS_rename, "rename", {-1, 0, kEntry}, {-1, 1, kAnyEntry}, -1, nullptr, perform_rename},
-    {SYS_renameat, "renameat", {0, 1, kEntry}, {2, 3, kAnyEntry}, -1, nullptr, perform_rename},
-    {SYS_renameat2, "renameat2", {0, 1, kEntry}, {2, 3, kAnyEntry}, -1, nullptr, perform_rename},
-    {SYS_link, "link", {-1, 0, kSource}, {-1, 1, kNewEntry}, -1, nullptr, perform_link},
-    {SYS_linkat, "linkat", {0, 1, kSource}, {2, 3, kNewEntry}, 4, nullptr, perform_link},
-    {SYS_symlink, "symlink", {-1, 1, kNewEntry}, kNone, -1, decode_target, perform_symlink},
-    {SYS_symlinkat, "symlinkat", {1, 2, kNewEntry}, kNone, -1, decode_target, perform_symlink},
-    {SYS_unlink, "unlink", {-1, 0, kEntry}, kNone, -1, nullptr, perform_unlink},
-    {SYS_unlinkat, "unlinkat", {0, 1, kEntry}, kNone, 2, nullptr, perform_unlink},
-    {SYS_rmdir, "rmdir", {-1, 0, kEntry}, kNone, -1, nullptr, perform_unlink},
-    {SYS_mkdir, "mkdir", {-1, 0, kNewEntry}, kNone, -1, decode_umask, perform_mkdir},
-    {SYS_mkdirat, "mkdirat", {0, 1, kNewEntry}, kNone, -1, decode_umask, perform_mkdir},
-    {SYS_mknod, "mknod", {-1, 0, kNewEntry}, kNone, -1, decode_umask, perform_mknod},
-    {SYS_mknodat, "mknodat", {0, 1, kNewEntry}, kNone, -1, decode_umask, perform_mknod},
-    {SYS_truncate, "truncate", {-1, 0, kObject}, kNone, -1, nullptr, perform_truncate},
-    {SYS_chmod, "chmod", {-1, 0, kObject}, kNone, -1, nullptr, perform_chmod},
-    {SYS_fchmodat, "fchmodat", {0, 1, kObject}, kNone, -1, nullptr, perform_chmod},
-    {kFchmodat2, "fchmodat2", {0, 1, kLinkFlag}, kNone, 3, nullptr, perform_chmod},
-    {SYS_chown, "chown", {-1, 0, kObject}, kNone, -1, nullptr, perform_chown},
-    {SYS_lchown, "lchown", {-1, 0, kLink}, kNone, -1, nullptr, perform_chown},
-    {SYS_fchownat, "fchownat", {0, 1, kLinkFlag}, kNone, 4, nullptr, perform_chown},
-    {SYS_utime, "utime", {-1, 0, kObject}, kNone, -1, decode_times, perform_utime},
-    {SYS_utimes, "utimes", {-1, 0, kObject}, kNone, -1, decode_times, perform_utime},
-    {SYS_futimesat, "futimesat", {0, 1, kObject}, kNone, -1, decode_times, perform_utime},
-    {SYS_utimensat, "utimensat", {0, 1, kLinkFlag}, kNone, 3, decode_times, perform_utime},
-    {SYS_setxattr, "setxattr", {-1, 0, kObject}, kNone, -1, decode_xattr, perform_setxattr},
-    {SYS_lsetxattr, "lsetxattr", {-1, 0, kLink}, kNone, -1, decode_xattr, perform_setxattr},
-    {SYS_removexattr,
-     "removexattr",
-     {-1, 0, kObject},
-     kNone,
-     -1,
-     decode_xattr_name,
-     perform_removexattr},
-    {SYS_lremovexattr,
-     "lremovexattr",
-     {-1, 0, kLink},
-     kNone,
-     -1,
-     decode_xattr_name,
-     perform_removexattr},
-    {SYS_fchmod, "fchmod", {0, 0, kHandle}, kNone, -1, nullptr, perform_chmod},
-    {SYS_fchown, "fchown", {0, 0, kHandle}, kNone, -1, nullptr, perform_chown},
-    {SYS_fsetxattr, "fsetxattr", {0, 0, kHandle}, kNone, -1, decode_xattr, perform_setxattr},
-    {SYS_fremovexattr,
-     "fremovexattr",
-     {0, 0, kHandle},
-     kNone,
-     -1,
-     decode_xattr_name,
-     perform_removexattr},
-};
-
-const ChangeRow* row_of(int nr) {
-  const auto* it = std::find_if(std::begin(kRows), std::end(kRows),
-                                [nr](const ChangeRow& r) { return r.nr == nr; });
-  return it != std::end(kRows) ? it : nullptr;
+// An O_PATH descriptor names its object but gives no access to it.
+bool is_path_only(int tid, int fd) {
+  const auto info =
+      sandbox::read_file("/proc/" + std::to_string(tid) + "/fdinfo/" + std::to_string(fd), 65536);
+  const size_t at = info ? info->find("flags:") : std::string::npos;
+  return at == std::string::npos || (std::strtoul(info->c_str() + at + 6, nullptr, 8) & O_PATH);
 }
 
 // Whether this operand is pinned as the object itself, given the call's AT_ flags.
@@ -279,17 +135,19 @@ kernel::OpenEffect PinnedPath::effect() const {
 
 std::string PinnedPath::through() const { return "/proc/self/fd/" + std::to_string(object.get()); }
 
-bool PathChanges::handles(int nr) { return row_of(nr) != nullptr; }
+bool PathChanges::handles(int nr) { return change_row(nr) != nullptr; }
 
 // Splits off the last name, keeping a trailing slash for the call itself to judge.
 int PathChanges::pin_entry(int tid, Base base, PinnedPath& out) const {
   const size_t end = out.asked.find_last_not_of('/');
-  if (end == std::string::npos) return EBUSY;  // "/" itself
-  const size_t slash = out.asked.find_last_of('/', end);
+  const bool root = end == std::string::npos;
+  const size_t slash = root ? 0 : out.asked.find_last_of('/', end);
   const std::string dir = slash == std::string::npos ? "." : out.asked.substr(0, slash + 1);
   out.name = out.asked.substr(slash == std::string::npos ? 0 : slash + 1);
   const std::string bare = out.name.substr(0, out.name.find('/'));
-  if (bare == "." || bare == "..") return bare == "." ? EINVAL : ENOTEMPTY;
+  if (root) out.last = LastName::kRoot;
+  if (bare == ".") out.last = LastName::kDot;
+  if (bare == "..") out.last = LastName::kDotDot;
   Resolution r = trap_.walk.resolve(Caller{tid}, base, dir, Final::kFollow, Missing::kError);
   if (r.error) return r.error;
   out.dir = std::move(r.object);
@@ -299,19 +157,23 @@ int PathChanges::pin_entry(int tid, Base base, PinnedPath& out) const {
   if (out.path.empty()) return EACCES;
   if (out.path.back() != '/') out.path += '/';
   out.path += bare;
+  if (::faccessat(out.dir.get(), "", X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return errno;
+  if (out.last != LastName::kNormal) return 0;
   struct stat s {};
-  out.exists = ::fstatat(out.dir.get(), bare.c_str(), &s, AT_SYMLINK_NOFOLLOW) == 0;
+  if (::fstatat(out.dir.get(), bare.c_str(), &s, AT_SYMLINK_NOFOLLOW) != 0) out.absent = errno;
+  out.directory = S_ISDIR(s.st_mode);
   return 0;
 }
 
 int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int as,
                      PinnedPath& out) const {
-  const ChangeRow* row = row_of(call.nr);
+  const ChangeRow* row = change_row(call.nr);
   const uint64_t flags = row->flags >= 0 ? static_cast<uint32_t>(call.args[row->flags]) : 0;
   const int dirfd = dirfd_arg >= 0 ? static_cast<int>(call.args[dirfd_arg]) : AT_FDCWD;
   // futimens is utimensat without a path, and AT_EMPTY_PATH names a descriptor too.
-  const bool no_path = as == kHandle || (call.args[path_arg] == 0 &&
+  const bool no_path = as == kHandle || (call.args[path_arg] == 0 && dirfd != AT_FDCWD &&
                                          (call.nr == SYS_utimensat || call.nr == SYS_futimesat));
+  if (no_path && flags != 0) return EINVAL;
   if (!no_path) {
     if (int error = sandbox::read_string(call.tid, call.args[path_arg], kMaxPath, out.asked))
       return error;
@@ -320,12 +182,14 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
   UniqueFd base;
   if (int error = Trap::base_of(call.tid, dirfd, by_fd ? "." : out.asked, base)) return error;
   if (!by_fd && out.asked.empty()) return ENOENT;
-  if (!wants_object(static_cast<As>(as), flags)) {
-    const int error = pin_entry(call.tid, Base{base.get()}, out);
-    if (error != 0) return error == EBUSY && as == kNewEntry ? EEXIST : error;  // "/" exists
+  const bool source_dir = as == kSource && out.asked.ends_with('/');  // looked up as an object
+  if (!wants_object(static_cast<As>(as), flags) && !source_dir) {
+    if (int error = pin_entry(call.tid, Base{base.get()}, out)) return error;
+    if (as == kSource && out.absent != 0) return out.absent;
   } else {
     const bool follow = as == kObject || (as == kSource && (flags & AT_SYMLINK_FOLLOW)) ||
                         (as == kLinkFlag && !(flags & AT_SYMLINK_NOFOLLOW));
+    if (no_path && is_path_only(call.tid, dirfd)) return EBADF;
     if (by_fd) {
       out.object = std::move(base);
     } else {
@@ -337,17 +201,10 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
     }
     if (int error = object_facts(out.object.get(), out.facts)) return error;
     out.path = PathWalk::path_of(out.object.get(), out.facts.nlink == 0);
-    out.exists = true;
-    out.nameless = as == kHandle && (out.path.empty() || out.facts.nlink == 0);
+    out.nameless = by_fd && as != kSource && (out.path.empty() || out.facts.nlink == 0);
     if (out.path.empty() && !out.nameless) return EACCES;
   }
   out.inside = trap_.places.contains(out.facts.dev);
-  if (as == kNewEntry && out.exists) return EEXIST;
-  if (as != kNewEntry && as != kAnyEntry && !out.exists) return ENOENT;
-  // What the kernel would refuse anyway gets the kernel's errno and no record.
-  if (out.dir && as != kSource &&
-      ::faccessat(out.dir.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0)
-    return errno;
   return 0;
 }
 
@@ -365,13 +222,20 @@ int PathChanges::mark(const PinnedPath& path, const kernel::Certificate& certifi
 }
 
 void PathChanges::handle(const TrappedCall& call) {
-  const ChangeRow& row = *row_of(call.nr);
+  const ChangeRow& row = *change_row(call.nr);
   Changed changed{call, row, {}, {}, 0, {}, {}, {}};
-  int error = pin(call, row.a.dirfd, row.a.path, row.a.as, changed.a);
+  int error = row.decode != nullptr ? row.decode(changed) : 0;
+  if (error == 0 && !changed.nothing) error = check_flags(changed);
+  if (error == 0 && !changed.nothing)
+    error = pin(call, row.a.dirfd, row.a.path, row.a.as, changed.a);
   if (error == 0 && row.b.path >= 0)
     error = pin(call, row.b.dirfd, row.b.path, row.b.as, changed.b);
-  if (error == 0 && row.decode != nullptr) error = row.decode(changed);
+  if (error == 0) error = refused_natively(changed);
   if (!trap_.listener.valid(call.id)) return;
+  if (error == 0 && changed.nothing) {
+    trap_.listener.answer(call.id, 0);
+    return;
+  }
   const bool two_names = error == 0 && row.b.path >= 0 && !changed.a.inside;
   // An unlabelled file has the origin of its zone, so it may not just move to another one: as
   // between two file systems, callers copy instead.
@@ -379,8 +243,7 @@ void PathChanges::handle(const TrappedCall& call) {
   if (two_names && !mutant(Mutant::kZoneMove) &&
       !(policy.zone_label(changed.a.path) == policy.zone_label(changed.b.path)))
     error = EXDEV;
-  const bool makes_directory = row.perform == perform_mkdir;
-  changed.a.replaces = changed.a.dir && !makes_directory && row.perform != perform_unlink;
+  changed.a.replaces = changed.a.dir && !makes_directory(row) && !removes(row);
   changed.b.replaces = static_cast<bool>(changed.b.dir);
   uint64_t seq = 0;
   uint32_t rule = 0;

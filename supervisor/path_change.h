@@ -14,16 +14,21 @@
 namespace certgate::supervisor {
 
 // One path of a call, pinned.
+// A last component that names no entry of its directory.
+enum class LastName : uint8_t { kNormal, kDot, kDotDot, kRoot };
+
 struct PinnedPath {
   sandbox::UniqueFd dir;     // entry: its directory
   std::string name;          // entry: its name there, with the slash it was asked with
   sandbox::UniqueFd object;  // object: O_PATH
   std::string asked, path;   // as written; as resolved inside
   ObjectFacts facts;         // of object, else of dir
-  bool exists = false;       // entry: something has this name
-  bool inside = false;       // on one of the sandbox's own file systems
-  bool replaces = false;     // entry: another thing has the name afterwards
-  bool nameless = false;     // a descriptor's object that no path leads to: nobody else's
+  LastName last = LastName::kNormal;
+  bool directory = false;  // entry: what has this name is one
+  int absent = 0;          // entry: why nothing has this name, ENOENT or what looking gave
+  bool inside = false;     // on one of the sandbox's own file systems
+  bool replaces = false;   // entry: another thing has the name afterwards
+  bool nameless = false;   // a descriptor's object that no path leads to: nobody else's
 
   kernel::OpenEffect effect() const;
   // "/proc/self/fd/N" of the object: the way to calls that take only paths.
