@@ -37,7 +37,7 @@ A
 not $HOME
 B
 cat <(echo one) <(echo two); echo in > >(cat > out); sleep 0.2; cat out; exec 3>three; echo 3 >&3; exec 3>&-; cat three; exec 4<>three; read -u 4 x; echo got $x; exec 4>&-
-trap 'echo exit trap' EXIT; trap 'echo usr1' USR1; kill -USR1 $$; (trap 'echo sub' EXIT; exit 3); echo $?; ( trap - EXIT; kill -TERM $BASHPID; sleep 5 ); echo $?
+trap 'echo exit trap' EXIT; trap 'echo usr1' USR1; kill -USR1 $$; (trap 'echo sub' EXIT; exit 3); echo $?; bash -c 'kill -TERM $$; sleep 5'; echo $?
 f() { local x=1; echo "f $1 $x"; return 7; }; f a; echo $?; for i in {1..3}; do [ $i = 2 ] && continue; echo $i; done; i=0; while ((i < 3)); do ((i++)); done; echo $i; case abc in a*) echo glob;; esac
 coproc C { while read l; do echo "co $l"; done; }; echo hi >&${C[1]}; read -u ${C[0]} l; echo $l; eval "exec ${C[1]}>&-"; wait; echo waited $?
 set -m; sleep 30 & jobs | sed 's/  */ /g'; kill %1; wait %1; echo $?; (sleep 0.1; exit 5) & wait $!; echo $?; set +m; (sleep 30 & p=$!; kill -STOP $p; until grep -q '^State:.T' /proc/$p/status; do sleep 0.05; done; echo stopped; kill -KILL $p; wait $p; echo $?) 2>/dev/null
@@ -131,7 +131,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGALRM, lambda *_: print("alarm")); signal.setitimer(signal.ITIMER_REAL, 0.05); signal.pause()
     r, w = os.pipe(); print(select.select([r], [], [], 0)); os.write(w, b"1"); print(len(select.select([r], [], [], 1)[0]))
     for name in (b"\xff\xfe", "naïve ☃".encode(), b"a\nb"): open(name, "w").write("x")
-    print(sorted(os.listdir(b"."))); shutil.make_archive("arch", "gztar", ".", "mm"); shutil.copytree(".", "../copy-py", ignore=shutil.ignore_patterns("x.db*"), symlinks=True); shutil.rmtree("../copy-py"); os.remove("arch.tar.gz"); [os.remove(n) for n in glob.glob("x.db*")]
+    print(sorted(os.listdir(b"."))); shutil.make_archive("arch", "gztar", ".", "mm"); shutil.copytree(".", "copied/here", ignore=shutil.ignore_patterns("x.db*", "copied"), symlinks=True); shutil.rmtree("copied"); os.remove("arch.tar.gz"); [os.remove(n) for n in glob.glob("x.db*")]
     pid, tty = os.forkpty()
     if pid == 0: os.execvp("tty", ["tty"])
     print(os.read(tty, 100).startswith(b"/dev/pts/")); print(os.waitpid(pid, 0)[1]); sem = mp.Semaphore(2); print(sem.acquire(timeout=1)); sm = __import__("multiprocessing.shared_memory").shared_memory.SharedMemory(create=True, size=100); sm.buf[0] = 7; print(sm.buf[0]); sm.close(); sm.unlink()

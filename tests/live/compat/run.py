@@ -60,7 +60,7 @@ def first_difference(native, hosted):
         if a != b:
             pairs = zip(a.split(b"\n") + [b"(end)"] * 9, b.split(b"\n") + [b"(end)"] * 9)
             line, x, y = next((n, x, y) for n, (x, y) in enumerate(pairs, 1) if x != y)
-            return f"{what} line {line}: native {x[:300]!r}, hosted {y[:300]!r}; hosted stderr ends {hosted.err[-300:]!r}"
+            return f"{what} line {line}: native {x[:300]!r}, hosted {y[:300]!r}; stderr ends: native {native.err[-300:]!r}, hosted {hosted.err[-300:]!r}"
     if native.status != hosted.status:
         return f"status: native {native.status}, hosted {hosted.status}"
     for name in sorted(set(native.files) | set(hosted.files)):
