@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import time
 
-import codex
+import client_session
+import clients
 import model_endpoint
 
 ROWS, COLUMNS = 33, 101
@@ -113,14 +114,14 @@ def pipelines(case):
 
 def codex_screen(case):
     """Codex's own full-screen interface, with a scripted model that asks for a command that takes long."""
-    package, reason = codex.install(case.cache)
-    if package is None or not shutil.which("tmux"):
+    client = next(c for c in clients.CLIENTS if c.name == "codex")
+    root, reason = client_session.install(client, case.cache)
+    if root is None or not shutil.which("tmux"):
         case.checks.skip(f"{case.host.name}: Codex's interface", reason or "tmux is not installed")
         return
-    package = codex.reachable_copy(case.host, package)
-    script = model_endpoint.Script(["sleep 60; echo slept"])
-    with model_endpoint.serve(script) as port:
-        policy = codex.make_policy(case.host, package, port, 1)
+    script = model_endpoint.Script([client.shell("sleep 60; echo slept")])
+    with client_session.reachable_copy(root) as package, model_endpoint.serve(script) as port:
+        policy = client_session.make_policy(client, case.host, package, port, 1, 1)
         provider = 'model_providers.local={name="local",base_url="http://127.0.0.1:11434/v1",env_key="OPENAI_API_KEY",wire_api="responses"}'
         case.env["OPENAI_API_KEY"] = "not-a-key"
         tmux = Tmux(case, [package / "bin/codex", "-m", "scripted", "-c", 'model_provider="local"', "-c", provider,
