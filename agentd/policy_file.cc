@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 
+#include "agentd/duration.h"
 #include "agentd/toml_reader.h"
 
 namespace certgate::agentd {
@@ -73,19 +74,6 @@ void each_table(TomlFile& file, const toml::node* node, const char* name, F&& f)
                          std::string("'") + name + "' must be written as [[" + name + "]] tables");
   }
   for (const toml::node& item : *array) f(*item.as_table());
-}
-
-bool parse_duration(const std::string& text, uint64_t& ns) {
-  uint64_t value = 0;
-  const char* end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, value);
-  const std::string unit(at, end);
-  static const std::map<std::string, uint64_t> kUnits = {
-      {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-  const auto it = kUnits.find(unit);
-  if (error != std::errc() || it == kUnits.end() || value == 0 || value > 36500) return false;
-  ns = value * it->second * 1'000'000'000;
-  return true;
 }
 
 std::string Compiler::expand_directory(const std::string& text) const {
@@ -236,10 +224,10 @@ void Compiler::read_limits(TomlFile& file, TableReader& reader, Rule& rule) {
   std::string ttl, durability;
   uint64_t value = 0;
   if (reader.text("ttl", ttl, Need::kOptional)) {
-    if (!parse_duration(ttl, value))
+    rule.ttl_ns = parse_duration(ttl);
+    if (!rule.ttl_ns)
       return file.complain(reader.source("ttl"),
                            "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
-    rule.ttl_ns = value;
   }
   if (reader.number("budget", value)) rule.budget = value;
   if (reader.text("durability", durability, Need::kOptional)) {

@@ -25,6 +25,7 @@ struct RunOptions {
   std::string state;      // empty = the default state directory
   std::optional<std::string> stdin_origin;
   bool json = false;
+  std::optional<uint64_t> timeout_ns;  // of the whole run
   std::vector<std::string> command;
 };
 

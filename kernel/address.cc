@@ -25,12 +25,13 @@ constexpr Range kInternal[] = {
     v4(192, 168, 0, 16),
     v4(198, 18, 0, 15),
     v4(224, 0, 0, 3),
-    {{0}, 127},                   // :: and ::1
-    {{0xfc}, 7},                  // unique local
-    {{0xfe, 0x80}, 10},           // link local
-    {{0xff}, 8},                  // multicast
-    {{0, 0x64, 0xff, 0x9b}, 32},  // NAT64: an IPv4 address in disguise
-    {{0x20, 0x02}, 16},           // 6to4, likewise
+    {{0}, 96},                                   // ::, ::1 and the old IPv4-compatible form
+    {{0xfc}, 7},                                 // unique local
+    {{0xfe, 0x80}, 10},                          // link local
+    {{0xff}, 8},                                 // multicast
+    {{0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 96},  // SIIT: an IPv4 address in disguise
+    {{0, 0x64, 0xff, 0x9b}, 32},                 // NAT64: an IPv4 address in disguise
+    {{0x20, 0x02}, 16},                          // 6to4, likewise
 };
 
 bool in_range(const Address& a, const Range& r) {

@@ -15,6 +15,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <thread>
 
 #include "supervisor/confine.h"
@@ -132,21 +134,45 @@ Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
   return ok();
 }
 
-// Runs the io loop until init has ended, then says how the agent ended.
-Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalPump* terminal) {
+// What we ended the agent for, if we did.
+struct Ended {
+  bool timeout = false;
+  int signal = 0;
+};
+
+// Runs the io loop until init has ended. Returns the exit status.
+Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalPump* terminal,
+                          std::optional<uint64_t> timeout_ns) {
+  Ended ended_by;
   asio::posix::stream_descriptor ended(io, ::fcntl(box.init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
   asio::signal_set stop(io, SIGTERM, SIGHUP);
-  const auto on_stop = [&box, terminal](const boost::system::error_code& e, int signal) {
+  stop.async_wait([&](const boost::system::error_code& e, int signal) {
     if (e) return;
     if (signal == SIGHUP && terminal != nullptr) return terminal->hang_up();
+    ended_by.signal = signal;
     kill_sandbox(box.init_pidfd.get());
-  };
-  stop.async_wait(on_stop);
+  });
+  asio::steady_timer timer(io);
+  if (timeout_ns) {
+    timer.expires_after(std::chrono::nanoseconds(*timeout_ns));
+    timer.async_wait([&](const boost::system::error_code& e) {
+      if (e) return;
+      ended_by.timeout = true;
+      kill_sandbox(box.init_pidfd.get());
+    });
+  }
   ended.async_wait(asio::posix::stream_descriptor::wait_read,
                    [&io](const boost::system::error_code&) { io.stop(); });
   io.run();
   if (terminal != nullptr) terminal->finish();
-  return sandbox::wait_agent(box);
+  const Result<int> status = sandbox::wait_agent(box);
+  if (status) return exit_status(*status);
+  if (ended_by.timeout) {
+    print_line("certgate: the time given by --timeout is up; the agent was ended");
+    return kExitTimeout;
+  }
+  if (ended_by.signal != 0) return 128 + ended_by.signal;
+  return status.error();
 }
 
 // The operator's terminal, when there is one, and the pump between it and the agent's own.
@@ -232,8 +258,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
 
   if (pump) pump->start();
   CG_CHECK(sandbox::release(box));
-  CG_TRY(const int wait_status, run_until_end(io, box, pump.get()));
-  const int status = exit_status(wait_status);
+  CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns));
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;
   stop.error = static_cast<uint32_t>(status);

@@ -5,6 +5,8 @@
 // carry keys and output when there is a terminal (terminal.h).
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "kernel/policy.h"
@@ -18,15 +20,18 @@ struct Hosting {
   sandbox::Spec spec;
   kernel::Label initial;  // of argv, environment and stdin
   Report report = Report::kText;
+  std::optional<uint64_t> timeout_ns;  // then the agent and all it started are ended
 };
 
 // Exit statuses of `certgate run` that are not the command's own.
+inline constexpr int kExitTimeout = 124;
 inline constexpr int kExitFailed = 125;
 inline constexpr int kExitRefused = 126;
 inline constexpr int kExitNotFound = 127;
 
 // The process must be single-threaded and already have the agent's uid and gid. Returns the exit
-// status of the agent (128+N for signal N); an error means that nothing of the agent has run.
+// status of the agent (128+N for signal N, 124 when its time was up); an error means that nothing
+// of the agent has run.
 Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel);
 
 }  // namespace certgate::supervisor

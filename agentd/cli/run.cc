@@ -16,6 +16,7 @@
 #include "agentd/authority.h"
 #include "agentd/cli/verbs.h"
 #include "agentd/confine.h"
+#include "agentd/duration.h"
 #include "agentd/run_plan.h"
 #include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
@@ -36,8 +37,10 @@ constexpr const char* kUsage =
     "/var/lib/certgate)\n"
     "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
     "                       terminal, nothing from /dev/null, else unknown)\n"
+    "  --timeout T          end the agent and all it started after 90s, 15m, 2h, 7d\n"
     "  --json               refusals as JSON lines on stderr\n\n"
-    "Exit status: the command's own; 125 certgate failed before it started, 126 refused or not\n"
+    "Exit status: the command's own; 124 its time was up; 125 certgate failed before it started, "
+    "126 refused or not\n"
     "executable, 127 not found, 128+N ended by signal N.\n";
 
 int trouble(const std::string& what) {
@@ -76,6 +79,12 @@ Status parse(const Args& args, RunOptions& options) {
       CG_CHECK(value(options.state));
     } else if (name == "--stdin-origin") {
       CG_CHECK(value(options.stdin_origin.emplace()));
+    } else if (name == "--timeout") {
+      std::string text;
+      CG_CHECK(value(text));
+      options.timeout_ns = parse_duration(text);
+      if (!options.timeout_ns)
+        return fail("--timeout must be like 90s, 15m, 2h or 7d, not " + supervisor::escape(text));
     } else if (arg == "--json") {
       options.json = true;
     } else {
@@ -103,15 +112,16 @@ Status become(const RunPlan& plan) {
   return ok();
 }
 
-[[noreturn]] void supervisor_process(const RunPlan& plan, sandbox::UniqueFd channel, bool json,
-                                     pid_t parent) {
+[[noreturn]] void supervisor_process(const RunPlan& plan, const RunOptions& options,
+                                     sandbox::UniqueFd channel, pid_t parent) {
   auto end = [](const std::string& what) {
     std::_Exit(what.empty() ? kExitFailed : trouble(what));
   };
   if (auto status = become(plan); !status) end(status.error().what);
   if (::getppid() != parent) end("");
   supervisor::Hosting hosting{plan.policy.policy, plan.spec, plan.initial,
-                              json ? supervisor::Report::kJson : supervisor::Report::kText};
+                              options.json ? supervisor::Report::kJson : supervisor::Report::kText,
+                              options.timeout_ns};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
   if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);
@@ -174,7 +184,7 @@ int run_main(const Args& args) {
   if (child < 0) return trouble(fail_errno("start a supervisor", errno).what);
   if (child == 0) {
     ours.reset();
-    supervisor_process(*plan, std::move(theirs), options.json, parent);
+    supervisor_process(*plan, options, std::move(theirs), parent);
   }
   theirs.reset();
   supervisor_pid = child;

@@ -1,7 +1,7 @@
 """Mutants: in a build whose defences can be taken away one by one (-DCERTGATE_MUTANTS=ON), each defence that is missing must let
 an attack succeed; else the attack proves nothing. Without a mutant the same attack is held in the same build.
 
-usage: mutants.py --bin build-mutants/bin [--only MUTANT]…
+usage: mutants.py --bin build-mutants/bin --programs build/bin [--only MUTANT]…
 """
 
 import argparse
@@ -56,10 +56,10 @@ ROWS = [
 ]
 
 
-def run(row, binaries, mutant):
+def run(row, binaries, programs, mutant):
     command = ["/usr/bin/python3", str(HERE.parent / row.script), "--certgate", str(binaries / "certgate"), *row.arguments]
     if "escape" in row.script:
-        command += ["--programs", str(binaries)]
+        command += ["--programs", str(programs)]
     env = {**os.environ, **({"CERTGATE_MUTANT": mutant} if mutant else {})}
     done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=600, check=False)
     return [line for line in done.stdout.splitlines() if line.startswith("FAIL") and row.fails in line], done.stdout[-600:] + done.stderr[-300:]
@@ -73,6 +73,7 @@ def names_of_table():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=pathlib.Path, required=True)
+    parser.add_argument("--programs", type=pathlib.Path, required=True)
     parser.add_argument("--only", action="append", default=[])
     options = parser.parse_args()
     checks = Checks("mutants")
@@ -82,12 +83,12 @@ def main():
         if options.only and row.mutant not in options.only:
             continue
         for _ in range(TRIES):   # a race may be lost
-            succeeded, output = run(row, options.bin.resolve(), row.mutant)
+            succeeded, output = run(row, options.bin.resolve(), options.programs.resolve(), row.mutant)
             if succeeded:
                 break
         checks.check(succeeded, f"without {row.mutant}: {row.fails} succeeds", output)
         if row.script.startswith("escape"):
-            held, output = run(row, options.bin.resolve(), None)
+            held, output = run(row, options.bin.resolve(), options.programs.resolve(), None)
             checks.check(not held, f"with it, {row.fails} is held", output)
     return checks.finish()
 
