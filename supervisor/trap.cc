@@ -61,8 +61,11 @@ int Trap::descriptor_of(int tid, int fd, sandbox::UniqueFd& out) {
       static_cast<int>(::syscall(SYS_pidfd_open, target, thread_pidfds ? kPidfdThread : 0)));
   if (!pidfd) return ESRCH;
   out.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), fd, 0)));
-  if (out) return 0;
-  return errno == EBADF ? EBADF : EPERM;
+  if (!out) return errno == EBADF ? EBADF : EPERM;
+  // Of an O_PATH descriptor these calls say that it is none.
+  if ((::fcntl(out.get(), F_GETFL) & O_PATH) == 0) return 0;
+  out.reset();
+  return EBADF;
 }
 
 }  // namespace certgate::supervisor

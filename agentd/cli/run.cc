@@ -99,6 +99,11 @@ Status parse(const Args& args, RunOptions& options) {
 
 Status become(const RunPlan& plan) {
   if (plan.drop) {
+    // While there still is the right to; the sandbox's own user namespace starts with a full set.
+    for (int capability = 0; ::prctl(PR_CAPBSET_READ, capability) >= 0; ++capability) {
+      if (::prctl(PR_CAPBSET_DROP, capability) != 0)
+        return fail_errno("empty the capability bounding set", errno);
+    }
     if (::setgroups(0, nullptr) != 0 || ::setresgid(plan.gid, plan.gid, plan.gid) != 0 ||
         ::setresuid(plan.uid, plan.uid, plan.uid) != 0) {
       return fail_errno("become the workspace's owner", errno);

@@ -261,7 +261,7 @@ def always_restored(case):
         op.until(b"ready")
         op.wait_mode(op.raw)
         os.kill(op.pid, signal.SIGTERM)
-        case.check(op.end() == 125 and op.restored(), "the modes are restored after SIGTERM", op)
+        case.check(op.end() == 143 and op.restored(), "the modes are restored after SIGTERM", op)
     with case.agent("sh", "-c", "trap 'echo hup; exit 9' HUP; echo ready; while :; do sleep 0.1; done") as op:
         op.until(b"ready")
         op.wait_mode(op.raw)
