@@ -28,6 +28,7 @@ namespace certgate {
   X(kAddressCopy, "address-copy")         /* connect: the address is read again to perform */      \
   X(kInternalAddress, "internal-address") /* 0.0.0.0/0 is also the host's own networks */          \
   X(kUnixPath, "unix-path")               /* unix sockets of the host need no rule */              \
+  X(kSocketNames, "socket-names")         /* unix: init binds names wherever they lead */          \
   X(kShut, "shut")                        /* a raise leaves connections open */                    \
   X(kHeldFiles, "held-files")             /* a raise does not mark files held for writing */       \
   X(kAccept, "accept")                    /* rules accept every label */                           \

@@ -6,7 +6,9 @@
 // Between clone() and exec the children use no allocator and no exceptions: failures are Failure.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include <cstdint>
 #include <string>
@@ -41,19 +43,31 @@ struct Report {
   enum class Kind : uint32_t { kFailed = 1, kReady = 2 };
   Kind kind = Kind::kFailed;
   Failure failure;
+  SocketNames socket_names = SocketNames::kNotBound;  // of init, when it is ready
 };
 
-// Requests of the caller to init, and the answer.
-struct SocketRequest {
-  int32_t domain = 0;
+// Requests of the caller to init, and the answer. kEnter precedes kBind, and carries the directory
+// that a relative name is bound in; kBind carries the socket.
+struct InitRequest {
+  enum class Kind : uint32_t { kSocket = 1, kEnter = 2, kBind = 3 };
+  Kind kind = Kind::kSocket;
+  int32_t domain = 0;  // kSocket
   int32_t type = 0;
+  uint32_t umask = 0;  // kBind
+  uint32_t size = 0;   // of `name`
+  sockaddr_un name = {};
 };
-struct SocketReply {
-  int32_t error = 0;  // errno; a descriptor comes along when it is 0
+struct InitReply {
+  int32_t error = 0;  // errno; when it is 0, a descriptor comes along with the answer to kSocket
 };
 
 // Drops every capability of this process, bounding and ambient sets included, and makes sure.
 Failure drop_capabilities();
+
+// From here on this process can make unix sockets only in the sandbox's own places (the tmpfs of
+// the plan that do not hold the workspace), by a Landlock domain of its own. kNotBound: the kernel
+// has no Landlock.
+Failure confine_socket_names(const MountPlan& plan, SocketNames& names);
 
 // Makes the calling process the leader of a session of its own, so that neither the caller's
 // terminal nor its process group can be reached. For each bit N of `streams`, descriptor N becomes

@@ -107,15 +107,34 @@ Failure set_up(ChildPlan& plan) {
   _exit(0);
 }
 
-void serve_socket(int control) {
-  SocketRequest request;
-  UniqueFd none;
-  if (receive_message(control, &request, sizeof request, none) != sizeof request) {
+// As bind(2) of the agent would do it: with its umask, in its directory, under its root.
+int bind_socket(const InitRequest& request, int socket) {
+  const mode_t before = umask(static_cast<mode_t>(request.umask & 0777));
+  // NOLINTNEXTLINE: the socket API's own cast
+  const auto* name = reinterpret_cast<const sockaddr*>(&request.name);
+  const int error = request.size > sizeof request.name      ? EINVAL
+                    : bind(socket, name, request.size) == 0 ? 0
+                                                            : errno;
+  umask(before);
+  return chdir("/") == 0 ? error : errno;
+}
+
+void serve_request(int control) {
+  InitRequest request;
+  UniqueFd got, made;
+  if (receive_message(control, &request, sizeof request, got) != sizeof request) {
     if (mutant(Mutant::kDeathOfSupervisor)) pause();
     end_sandbox();
   }
-  const UniqueFd made(socket(request.domain, request.type | SOCK_CLOEXEC, 0));
-  const SocketReply reply{made ? 0 : errno};
+  InitReply reply;
+  if (request.kind == InitRequest::Kind::kEnter) {
+    reply.error = fchdir(got.get()) == 0 ? 0 : errno;
+  } else if (request.kind == InitRequest::Kind::kBind) {
+    reply.error = bind_socket(request, got.get());
+  } else {
+    made.reset(socket(request.domain, request.type | SOCK_CLOEXEC, 0));
+    reply.error = made ? 0 : errno;
+  }
   if (send_message(control, &reply, sizeof reply, made.get()) != 0) end_sandbox();
 }
 
@@ -166,7 +185,7 @@ void reap(int signals, int status, pid_t agent) {
     if (watched[0].revents != 0) reap(signals, status, agent);
     // The caller's end is closed: it is gone (also when it died before the death signal was set).
     if ((watched[1].revents & POLLIN) != 0)
-      serve_socket(control);
+      serve_request(control);
     else if (watched[1].revents != 0)
       end_sandbox();
   }
@@ -191,6 +210,8 @@ void run_init(ChildPlan& plan) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) end_with(control, fail_step(Step::kNoNewPrivs));
   if (const Failure failure = drop_capabilities()) end_with(control, failure);
   Report report;
+  if (const Failure failure = confine_socket_names(plan.mounts, report.socket_names))
+    end_with(control, failure);
   report.kind = Report::Kind::kReady;
   if (send_message(control, &report, sizeof report, root) != 0) end_sandbox();
   close(root);

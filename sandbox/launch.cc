@@ -164,10 +164,9 @@ int wait_readable(int fd, int timeout_ms) {
 }
 
 // One report with its descriptor, or what went wrong.
-Failure receive_report(int socket, const char* from, UniqueFd& fd) {
+Failure receive_report(int socket, const char* from, UniqueFd& fd, Report& report) {
   if (const int error = wait_readable(socket, kSetUpMs); error != 0)
     return fail_step(Step::kHandshake, from, error);
-  Report report;
   const ssize_t got = receive_message(socket, &report, sizeof report, fd);
   if (got == 0) return fail_step(Step::kHandshake, from, ECONNRESET);
   if (got < 0) return fail_step(Step::kHandshake, from, static_cast<int>(-got));
@@ -183,12 +182,16 @@ int reap(pid_t pid) {
 }
 
 Failure await_set_up(const Spec& spec, Sandbox& box) {
-  if (const Failure failure = receive_report(box.control.get(), "(init)", box.root)) return failure;
+  Report report;
+  if (const Failure failure = receive_report(box.control.get(), "(init)", box.root, report))
+    return failure;
+  box.socket_names = report.socket_names;
   if (spec.terminal != 0) {
-    if (const Failure failure = receive_report(box.gate.get(), "(terminal)", box.terminal))
+    if (const Failure failure = receive_report(box.gate.get(), "(terminal)", box.terminal, report))
       return failure;
   }
-  if (const Failure failure = receive_report(box.gate.get(), "(agent)", box.notify)) return failure;
+  if (const Failure failure = receive_report(box.gate.get(), "(agent)", box.notify, report))
+    return failure;
   box.init_pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, box.init, 0)));
   if (!box.init_pidfd) return fail_step(Step::kHandshake, "(pidfd_open)");
   return {};
@@ -256,25 +259,55 @@ Status release(const Sandbox& sandbox) {
   return fail_errno("release the agent's first process", -error);
 }
 
-Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type) {
-  const SocketRequest request{domain, type};
+namespace {
+
+// One request to init and its answer; `sent` goes along unless it is -1.
+Result<int> ask_init(const Sandbox& sandbox, const InitRequest& request, int sent, UniqueFd& got) {
   const int socket = sandbox.control.get();
-  if (const int error = send_message(socket, &request, sizeof request, -1); error != 0) {
-    return fail_errno("ask the sandbox for a socket", -error);
+  if (const int error = send_message(socket, &request, sizeof request, sent); error != 0) {
+    return fail_errno("ask the sandbox's first process", -error);
   }
   if (const int error = wait_readable(socket, kRequestMs); error != 0) {
-    return fail_errno("wait for a socket of the sandbox", error);
+    return fail_errno("wait for the sandbox's first process", error);
   }
-  SocketReply reply;
+  InitReply reply;
+  const ssize_t size = receive_message(socket, &reply, sizeof reply, got);
+  if (size == 0) return fail_errno("ask the sandbox's first process: it has ended", ECONNRESET);
+  if (size < 0) return fail_errno("answer of the sandbox", static_cast<int>(-size));
+  const bool wanted = request.kind == InitRequest::Kind::kSocket && reply.error == 0;
+  if (size != sizeof reply || wanted != static_cast<bool>(got)) {
+    return fail_errno("answer of the sandbox: malformed", EPROTO);
+  }
+  return reply.error;
+}
+
+}  // namespace
+
+Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type) {
+  InitRequest request;
+  request.domain = domain;
+  request.type = type;
   UniqueFd fd;
-  const ssize_t got = receive_message(socket, &reply, sizeof reply, fd);
-  if (got == 0) return fail_errno("socket of the sandbox: it has ended", ECONNRESET);
-  if (got < 0) return fail_errno("socket of the sandbox", static_cast<int>(-got));
-  if (got != sizeof reply || (reply.error == 0) != static_cast<bool>(fd)) {
-    return fail_errno("socket of the sandbox: malformed answer", EPROTO);
-  }
-  if (reply.error != 0) return fail_errno("make a socket in the sandbox", reply.error);
+  CG_TRY(const int error, ask_init(sandbox, request, -1, fd));
+  if (error != 0) return fail_errno("make a socket in the sandbox", error);
   return fd;
+}
+
+Result<int> bind_inside(const Sandbox& sandbox, int socket, int directory, const sockaddr_un& name,
+                        socklen_t size, mode_t mask) {
+  if (size > sizeof name) return EINVAL;
+  InitRequest request;
+  UniqueFd none;
+  if (directory >= 0) {
+    request.kind = InitRequest::Kind::kEnter;
+    CG_TRY(const int error, ask_init(sandbox, request, directory, none));
+    if (error != 0) return error;
+  }
+  request.kind = InitRequest::Kind::kBind;
+  request.umask = mask;
+  request.size = size;
+  request.name = name;
+  return ask_init(sandbox, request, socket, none);
 }
 
 Result<int> wait_agent(Sandbox& sandbox) {

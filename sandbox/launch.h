@@ -20,7 +20,9 @@
 #pragma once
 
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include <cstdint>
 #include <string>
@@ -48,6 +50,9 @@ struct Spec {
   unsigned terminal = 0;  // bit N: the agent's descriptor N is a private pty, not the caller's N
 };
 
+// Whether init can bind a unix socket by the agent's own name for it (see bind_inside).
+enum class SocketNames : uint8_t { kNotBound, kBound };
+
 struct Sandbox {
   pid_t init = -1;  // host pid of pid 1; child of the caller
   UniqueFd init_pidfd;
@@ -57,6 +62,7 @@ struct Sandbox {
   UniqueFd gate;      // to the agent's first process, until release()
   UniqueFd terminal;  // master of the private pty; empty when the Spec asks for none
   UniqueFd status;    // readable, or at its end, when the agent's first process has ended
+  SocketNames socket_names = SocketNames::kNotBound;
 };
 
 // On failure nothing is left behind. The error names the step, the errno and the cure.
@@ -72,6 +78,14 @@ Status release(const Sandbox& sandbox);
 // Asks init for a socket in the sandbox's network namespace (close-on-exec). Thread-safe only if
 // the caller serialises calls: one request is outstanding at a time.
 Result<UniqueFd> inside_socket(const Sandbox& sandbox, int domain, int type);
+
+// Has init bind the agent's unix socket to `name` as the agent would: a relative name in
+// `directory` (O_PATH; -1 for an absolute one), the mode by `mask`. Whatever the name leads to when
+// init follows it, the kernel lets init make sockets only in the sandbox's own places (EACCES; so
+// also in one that the workspace is mounted in). The value is bind(2)'s errno, or 0. Only when
+// socket_names is kBound; one request at a time, as above.
+Result<int> bind_inside(const Sandbox& sandbox, int socket, int directory, const sockaddr_un& name,
+                        socklen_t size, mode_t mask);
 
 // Blocks until the agent's first process has ended and everything inside is dead, and reaps init;
 // returns the agent's wait status as waitpid(2) gives it. Init sends it over its own pipe, so it

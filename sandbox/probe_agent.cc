@@ -204,6 +204,11 @@ Status try_inside_socket(Probe& probe, const TrappedCall&) {
   return listen(made.get(), 1) == 0 ? ok() : Status(fail_errno("listen", errno));
 }
 
+Status try_socket_names(Probe& probe, const TrappedCall&) {
+  if (probe.box.socket_names == SocketNames::kBound) return ok();
+  return fail("no Landlock domain can be made");
+}
+
 Status try_end(Probe& probe, const TrappedCall&) {
   CG_TRY(const int status, wait_agent(probe.box));
   return status == 0 ? ok()
@@ -223,6 +228,9 @@ constexpr Trial kTrials[] = {
      "each trapped call takes longer", "Linux 6.6 or newer"},
     {"make a listener inside on any address", try_inside_socket, true, kNoAgent,
      "report this with the output of certgate doctor --json"},
+    {"bind unix sockets by the agent's own names (Landlock)", try_socket_names, false,
+     "programs that read a socket's name back see /proc/self/fd/…",
+     "boot with landlock in lsm=, CONFIG_SECURITY_LANDLOCK"},
     {"stop the agent at exec (PTRACE_SEIZE, EVENT_EXEC)", try_exec_stop, true, kNoAgent,
      kPtraceCure},
     {"answer with a descriptor (ADDFD and SEND)", try_inject, true, kNoAgent, kNotifyCure},

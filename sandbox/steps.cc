@@ -63,6 +63,7 @@ constexpr StepRow kRows[] = {
      "this process (a nested listener), start certgate outside it; in a container, a profile that "
      "allows seccomp(2)"},
     {Step::kListener, "hand the seccomp listener over", kNoSandbox, kReport},
+    {Step::kSocketNames, "keep the first process's sockets inside (Landlock)", kNoSandbox, kReport},
     {Step::kHandshake, "finish the set-up", kNoSandbox,
      "look for an OOM kill or a killed process in the kernel log, then try again"},
 };

@@ -46,6 +46,7 @@ enum class Step : uint8_t {
   kCapabilities,
   kFilter,
   kListener,
+  kSocketNames,
   kHandshake,
   kSteps
 };

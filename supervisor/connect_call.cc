@@ -292,6 +292,10 @@ int NetCalls::bind_unix(const TrappedCall& call, const PinnedConnect& pin) {
                                            "a unix socket outside /tmp, home and /run could be "
                                            "reached from the host; bind it there instead");
   }
+  const auto task = sandbox::task_facts(call.tid);
+  if (!task) return ESRCH;
+  if (box_.socket_names == sandbox::SocketNames::kBound)
+    return bind_by_name(pin, base, task->umask);
   sockaddr_un un{};
   un.sun_family = AF_UNIX;
   const int n = std::snprintf(un.sun_path, sizeof un.sun_path, "/proc/self/fd/%d/%s",
@@ -300,9 +304,18 @@ int NetCalls::bind_unix(const TrappedCall& call, const PinnedConnect& pin) {
   // NOLINTNEXTLINE: the socket API's own cast
   if (::bind(pin.socket.get(), reinterpret_cast<const sockaddr*>(&un), sizeof un) != 0)
     return errno;
-  const auto task = sandbox::task_facts(call.tid);
-  if (!task) return ESRCH;
   return ::fchmodat(r.parent.get(), r.name.c_str(), 0777 & ~task->umask, 0) == 0 ? 0 : errno;
+}
+
+// The name stays what the agent gave; where it leads, the kernel holds init to the private places.
+int NetCalls::bind_by_name(const PinnedConnect& pin, const UniqueFd& base, unsigned mask) {
+  sockaddr_un name{};
+  std::memcpy(&name, &pin.raw, std::min<size_t>(pin.raw_size, sizeof name));
+  const bool absolute = pin.effect().path.starts_with('/');
+  const std::lock_guard lock(inside_mutex_);
+  const auto bound = sandbox::bind_inside(box_, pin.socket.get(), absolute ? -1 : base.get(), name,
+                                          pin.raw_size, static_cast<mode_t>(mask));
+  return bound ? *bound : EIO;
 }
 
 }  // namespace certgate::supervisor

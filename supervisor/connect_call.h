@@ -47,6 +47,7 @@ class NetCalls {
   int perform_inside(const PinnedConnect& pin) const;
   int perform_outside(const sandbox::TrappedCall& call, const Judged& judged, PinnedConnect& pin);
   int bind_unix(const sandbox::TrappedCall& call, const PinnedConnect& pin);
+  int bind_by_name(const PinnedConnect& pin, const sandbox::UniqueFd& base, unsigned mask);
   int connect_tcp(const sandbox::TrappedCall& call, const kernel::Rule& rule,
                   const PinnedConnect& pin, sandbox::UniqueFd& host);
   int join_inside(const PinnedConnect& pin, sandbox::UniqueFd& accepted);

@@ -46,6 +46,7 @@ ROWS = [
     attack("name-labels", "launder_by_name"),
     attack("address-copy", "connect_address_flip"),
     attack("unix-path", "host_socket_by_path"),
+    attack("socket-names", "socket_name_flip"),
     attack("shut", "connection_dup"),
     attack("held-files", "launder_by_mapping"),
     attack("private-ipc", "shared_memory_by_key"),

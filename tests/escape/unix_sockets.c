@@ -56,6 +56,40 @@ ATTACK(workspace_socket_planted, kClean | kBare, "a unix socket in the workspace
   if (bind(s, (struct sockaddr*)&a, sizeof a)) return worked("bind", -1);
   return worked("listen", listen(s, 1));
 }
+static char own_place[64], workspace[PATH_MAX];
+// The directory of the name is now a private place, now the workspace.
+static void* flip_place(void* x) {
+  char next[96], last[96];
+  snprintf(last, sizeof last, "%s/place", own_place);
+  snprintf(next, sizeof next, "%s/next%d", own_place, (int)syscall(SYS_gettid));
+  for (int i = 0; !stop; ++i) {
+    unlink(next);
+    symlink(i & 1 ? own_place : workspace, next);
+    rename(next, last);
+  }
+  return x;
+}
+static int bind_flipped(void) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  struct stat s;
+  snprintf(a.sun_path, sizeof a.sun_path, "%s/place/flip.sock", own_place);
+  const int made = socket(AF_UNIX, SOCK_STREAM, 0);
+  const int failed = bind(made, (struct sockaddr*)&a, sizeof a);
+  close(made);
+  if (stat("pre/flip.sock", &s) == 0) return 2;
+  snprintf(a.sun_path, sizeof a.sun_path, "%s/flip.sock", own_place);
+  unlink(a.sun_path);
+  return failed ? 0 : 1;
+}
+ATTACK(socket_name_flip, kClean | kBare,
+       "what binds by name can make sockets in private places only") {
+  char here[PATH_MAX - 8];
+  strcpy(own_place, "/tmp/flipXXXXXX");
+  if (!mkdtemp(own_place) || !getcwd(here, sizeof here))
+    return SAY("mkdtemp: %s", strerror(errno)), SKIP;
+  snprintf(workspace, sizeof workspace, "%s/pre", here);
+  return race(bind_flipped, flip_place, 2);
+}
 ATTACK(workspace_socket_moved_in, kClean, "a name that moves between file systems is copied") {
   struct sockaddr_un a = {.sun_family = AF_UNIX};
   strcpy(a.sun_path, "/tmp/planted.sock");

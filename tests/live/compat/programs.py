@@ -268,8 +268,6 @@ cd "$HOME/.."; printf x > $'\xff\xfe\x80'; printf y > $'new\nline'; printf z > -
 """ ),
 ]
 
-# Programs that do differ, and why: the suite fails when one no longer does, so that it is taken from here.
-KNOWN = {"unix names": "a unix name is bound through the pinned directory, and getsockname shows that path"}
 
 # Refused on purpose: what a program says must name the refusal, natively it works.
 STRACE = r"""strace -o log true; echo status $?"""

@@ -127,8 +127,6 @@ def compare_programs(checks, both, rows):
         for name, reason, wrong in pool.map(lambda row: compare_program(both, row), rows):
             if reason:
                 checks.skip(name, reason)
-            elif name in programs.KNOWN:
-                checks.check(wrong, f"{name}: differs as documented ({programs.KNOWN[name]})", "equal now: no longer a known difference")
             else:
                 checks.check(not wrong, f"{name}: equal", wrong)
 

@@ -1,4 +1,5 @@
-/* connect and bind on the own loopback and on unix names. Ports are the kernel's choice and never printed. */
+/* connect and bind on the own loopback and on unix names. Ports are the kernel's choice and never
+ * printed. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -71,11 +72,16 @@ static const char* facts(int fd) {
   getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &size);
   getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepting, &size);
   char where[INET6_ADDRSTRLEN] = "";
-  if (connected && peer.any.sa_family == AF_INET) inet_ntop(AF_INET, &peer.in.sin_addr, where, sizeof where);
-  if (connected && peer.any.sa_family == AF_INET6) inet_ntop(AF_INET6, &peer.in6.sin6_addr, where, sizeof where);
-  if (connected && peer.any.sa_family == AF_UNIX && peer_size > 3 && peer.un.sun_path[0] != '\0') snprintf(where, sizeof where, "%.40s", peer.un.sun_path);
-  const char* who = connected ? text("family %d %s", peer.any.sa_family, where) : strerrorname_np(error);
-  return text("own %s; peer %s; SO_ERROR %d; listens %d; flags %o", named ? text("family %d size %u", own.any.sa_family, own_size) : "none", who, pending,
+  if (connected && peer.any.sa_family == AF_INET)
+    inet_ntop(AF_INET, &peer.in.sin_addr, where, sizeof where);
+  if (connected && peer.any.sa_family == AF_INET6)
+    inet_ntop(AF_INET6, &peer.in6.sin6_addr, where, sizeof where);
+  if (connected && peer.any.sa_family == AF_UNIX && peer_size > 3 && peer.un.sun_path[0] != '\0')
+    snprintf(where, sizeof where, "%.40s", peer.un.sun_path);
+  const char* who =
+      connected ? text("family %d %s", peer.any.sa_family, where) : strerrorname_np(error);
+  return text("own %s; peer %s; SO_ERROR %d; listens %d; flags %o",
+              named ? text("family %d size %u", own.any.sa_family, own_size) : "none", who, pending,
               accepting, (unsigned)fcntl(fd, F_GETFL));
 }
 
@@ -101,7 +107,8 @@ static void stream_cases(int family) {
   size = loopback(family, port, &at);
   s = socket(family, SOCK_STREAM, 0);
   CALL(text("%s bind to a port in use", v), bind(s, &at.any, size), facts(s));
-  CALL(text("%s listen without bind", v), listen(s, 1), text("listens, port %s", port_of(s) != 0 ? "given" : "0"));
+  CALL(text("%s listen without bind", v), listen(s, 1),
+       text("listens, port %s", port_of(s) != 0 ? "given" : "0"));
   CALL(text("%s connect of a listener", v), connect(s, &at.any, size), "");
   close(s);
 
@@ -124,8 +131,10 @@ static void stream_cases(int family) {
 
 static void bad_arguments(int nr, const char* name) {
   union Address at;
-  const int tcp = socket(AF_INET, SOCK_STREAM, 0), tcp6 = socket(AF_INET6, SOCK_STREAM, 0), local = socket(AF_UNIX, SOCK_STREAM, 0);
-  const int udp = socket(AF_INET, SOCK_DGRAM, 0), file = open("file", O_RDONLY), path = open("file", O_PATH);
+  const int tcp = socket(AF_INET, SOCK_STREAM, 0), tcp6 = socket(AF_INET6, SOCK_STREAM, 0),
+            local = socket(AF_UNIX, SOCK_STREAM, 0);
+  const int udp = socket(AF_INET, SOCK_DGRAM, 0), file = open("file", O_RDONLY),
+            path = open("file", O_PATH);
   socklen_t size = loopback(AF_INET, htons(1), &at);
   CALL(text("%s(-1)", name), syscall(nr, -1, &at, size), "");
   CALL(text("%s(closed)", name), syscall(nr, 99, &at, size), "");
@@ -168,7 +177,8 @@ static void datagrams(void) {
   close(server);
   send(client, "lost", 4, 0);
   struct pollfd refused = {client, 0, 0}; /* the refusal arrives when the kernel gets to it */
-  CALL("poll for the refusal", poll(&refused, 1, 5000), text("events %x", (unsigned)refused.revents));
+  CALL("poll for the refusal", poll(&refused, 1, 5000),
+       text("events %x", (unsigned)refused.revents));
   CALL("UDP send where nobody is", send(client, "lost", 4, 0), "");
   close(client);
 }
@@ -180,7 +190,9 @@ static socklen_t unix_name(const char* path, size_t size, union Address* out) {
   return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size);
 }
 
-static socklen_t unix_path(const char* path, union Address* out) { return unix_name(path, strlen(path) + 1, out); }
+static socklen_t unix_path(const char* path, union Address* out) {
+  return unix_name(path, strlen(path) + 1, out);
+}
 
 /* The peer's credentials must be those of the process that connected. */
 static void credentials(int accepted, int connected) {
@@ -189,8 +201,8 @@ static void credentials(int accepted, int connected) {
   getsockopt(accepted, SOL_SOCKET, SO_PEERCRED, &peer, &size);
   getsockopt(connected, SOL_SOCKET, SO_PEERCRED, &server, &size);
   line("unix SO_PEERCRED", 0, 0,
-       text("client uid %u gid %u pid is mine %d; server uid %u pid is mine %d", peer.uid, peer.gid, peer.pid == getpid(), server.uid,
-            server.pid == getpid()));
+       text("client uid %u gid %u pid is mine %d; server uid %u pid is mine %d", peer.uid, peer.gid,
+            peer.pid == getpid(), server.uid, server.pid == getpid()));
 }
 
 static void unix_streams(const char* dir) {
@@ -209,25 +221,30 @@ static void unix_streams(const char* dir) {
   s = socket(AF_UNIX, SOCK_SEQPACKET, 0);
   CALL("unix connect SEQPACKET to STREAM", connect(s, &at.any, size), "");
   CALL("unix bind to a name in use", bind(s, &at.any, size), "");
-  CALL("unix bind of a bound socket", bind(listener, &at.any, unix_path(text("%s/second", dir), &at)), "");
+  CALL("unix bind of a bound socket",
+       bind(listener, &at.any, unix_path(text("%s/second", dir), &at)), "");
   close(s);
   s = socket(AF_UNIX, SOCK_STREAM, 0);
   CALL("unix connect to missing", connect(s, &at.any, unix_path(text("%s/missing", dir), &at)), "");
-  CALL("unix connect to missing parent", connect(s, &at.any, unix_path(text("%s/missing/x", dir), &at)), "");
+  CALL("unix connect to missing parent",
+       connect(s, &at.any, unix_path(text("%s/missing/x", dir), &at)), "");
   CALL("unix connect to a file", connect(s, &at.any, unix_path("file", &at)), "");
   CALL("unix connect to a directory", connect(s, &at.any, unix_path(dir, &at)), "");
   CALL("unix connect below a file", connect(s, &at.any, unix_path("file/x", &at)), "");
   CALL("unix connect to a loop", connect(s, &at.any, unix_path("loop", &at)), "");
   CALL("unix connect to a node nobody holds", connect(s, &at.any, unix_path("socket", &at)), "");
   must(symlink(path, text("%s/by_link", dir)) == 0, "by_link");
-  CALL("unix connect through a link", connect(s, &at.any, unix_path(text("%s/by_link", dir), &at)), facts(s));
+  CALL("unix connect through a link", connect(s, &at.any, unix_path(text("%s/by_link", dir), &at)),
+       facts(s));
   close(s);
   s = socket(AF_UNIX, SOCK_STREAM, 0);
   CALL("unix bind to a link", bind(s, &at.any, unix_path(text("%s/by_link", dir), &at)), "");
-  CALL("unix bind, missing parent", bind(s, &at.any, unix_path(text("%s/missing/x", dir), &at)), "");
+  CALL("unix bind, missing parent", bind(s, &at.any, unix_path(text("%s/missing/x", dir), &at)),
+       "");
   CALL("unix bind to a directory", bind(s, &at.any, unix_path(dir, &at)), "");
   umask(077);
-  CALL("unix bind, umask 077", bind(s, &at.any, unix_path(text("%s/private", dir), &at)), describe_path(text("%s/private", dir)));
+  CALL("unix bind, umask 077", bind(s, &at.any, unix_path(text("%s/private", dir), &at)),
+       describe_path(text("%s/private", dir)));
   umask(022);
   close(s), close(listener);
   s = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -235,7 +252,8 @@ static void unix_streams(const char* dir) {
   char longest[108];
   memset(longest, 'l', sizeof longest);
   memcpy(longest, "/tmp/", 5);
-  CALL("unix connect, 108 characters and no NUL", connect(s, &at.any, unix_name(longest, 108, &at)), "");
+  CALL("unix connect, 108 characters and no NUL", connect(s, &at.any, unix_name(longest, 108, &at)),
+       "");
   CALL("unix connect, size 111", connect(s, &at.any, 111), "");
   close(s);
 }
@@ -245,7 +263,8 @@ static void unix_names(void) {
   char name[40];
   const int n = snprintf(name, sizeof name, "%cabstract-%d", 0, getpid());
   socklen_t size = unix_name(name, (size_t)n, &at);
-  const int listener = socket(AF_UNIX, SOCK_STREAM, 0), s = socket(AF_UNIX, SOCK_STREAM, 0), other = socket(AF_UNIX, SOCK_STREAM, 0);
+  const int listener = socket(AF_UNIX, SOCK_STREAM, 0), s = socket(AF_UNIX, SOCK_STREAM, 0),
+            other = socket(AF_UNIX, SOCK_STREAM, 0);
   CALL("abstract connect to nobody", connect(s, &at.any, size), "");
   CALL("abstract bind", bind(listener, &at.any, size), "");
   CALL("abstract bind to a name in use", bind(other, &at.any, size), "");
@@ -268,7 +287,8 @@ static void other_addresses(void) {
   static const struct {
     const char* label;
     const char* address;
-  } kCases[] = {{"0.0.0.0", "0.0.0.0"}, {"127.9.9.9", "127.9.9.9"}, {"an address of nobody", "192.0.2.1"}};
+  } kCases[] = {
+      {"0.0.0.0", "0.0.0.0"}, {"127.9.9.9", "127.9.9.9"}, {"an address of nobody", "192.0.2.1"}};
   for (size_t i = 0; i < COUNT(kCases); ++i) {
     union Address at;
     socklen_t size = loopback(AF_INET, 0, &at);
@@ -294,14 +314,14 @@ void socket_cases(void) {
   bad_arguments(SYS_connect, "connect");
   bad_arguments(SYS_bind, "bind");
   datagrams();
-  char dir[] = "/tmp/semantics-XXXXXX";
-  must(mkdtemp(dir) != NULL && chmod(dir, 0755) == 0, "mkdtemp");
+  // One name in all runs, since names are compared.
+  const char dir[] = "/tmp/certgate-semantics";
+  static const char* kNames[] = {"listener", "by_link", "private", "second"};
+  for (size_t i = 0; i < 4; ++i) unlink(text("%s/%s", dir, kNames[i]));
+  must((mkdir(dir, 0755) == 0 || errno == EEXIST) && chmod(dir, 0755) == 0, "mkdir");
   unix_streams(dir);
   unix_names();
   other_addresses();
-  for (size_t i = 0; i < 4; ++i) {
-    static const char* kNames[] = {"listener", "by_link", "private", "second"};
-    unlink(text("%s/%s", dir, kNames[i]));
-  }
+  for (size_t i = 0; i < 4; ++i) unlink(text("%s/%s", dir, kNames[i]));
   rmdir(dir);
 }
