@@ -14,6 +14,7 @@
 #include <memory>
 
 #include "agentd/cli/verbs.h"
+#include "kernel/mutant.h"
 #include "supervisor/report.h"
 
 namespace certgate::agentd {
@@ -227,6 +228,7 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   plan.spec.workspace = workspace;
   plan.spec.home = account.home;
   plan.spec.read_only = plan.policy.read_only;
+  if (mutant(Mutant::kControlSide)) plan.spec.read_only.push_back(plan.state_dir);
   plan.spec.argv = options.command;
   plan.spec.cwd = here && is_within(*here, workspace) ? *here : workspace;
   plan.spec.env = environment(account, plan.policy, plan.spec.cwd);

@@ -169,6 +169,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     // Once an answer is known only a forbid can still change it.
     if (!forbids && (q.forbid_only || allowing.rule != nullptr)) continue;
     if (!matches(rule, q)) continue;
+    if (forbids && mutant(Mutant::kProcessMemory)) continue;
     if (forbids) return refusal(Reason::kForbidden, &rule, judged);
     if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
       if (rejecting == nullptr) rejecting = &rule;

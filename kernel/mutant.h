@@ -10,7 +10,7 @@
 
 namespace certgate {
 
-// Name in the environment variable CERTGATE_MUTANT, and what is missing.
+// Name in the environment variable CERTGATE_MUTANT (several with commas), and what is missing.
 #define CERTGATE_MUTANT_TABLE(X)                                                                   \
   X(kNone, "none")                                                                                 \
   X(kForeignAbi, "foreign-abi")           /* filter: other architectures are not killed */         \
@@ -18,6 +18,7 @@ namespace certgate {
   X(kFilterGuard, "filter-guard")         /* filter: refused argument values pass */               \
   X(kPinnedOpen, "pinned-open")           /* open: performed on the path, not the object */        \
   X(kMagicLinks, "magic-links")           /* open: /proc/self/fd is not judged again */            \
+  X(kProcessMemory, "process-memory")     /* open: /proc/<pid>/mem, nothing forbidden */           \
   X(kExecProof, "exec-proof")             /* exec: decided, not proved */                          \
   X(kScriptBinding, "script-binding")     /* exec: the script may change after the proof */        \
   X(kReplaces, "replaces")                /* paths below a replaced directory are not asked for */ \
@@ -27,6 +28,7 @@ namespace certgate {
   X(kNameLabels, "name-labels")           /* directories carry no label of their names */          \
   X(kAddressCopy, "address-copy")         /* connect: the address is read again to perform */      \
   X(kInternalAddress, "internal-address") /* 0.0.0.0/0 is also the host's own networks */          \
+  X(kNames, "names")                      /* the resolver answers for every name */                \
   X(kUnixPath, "unix-path")               /* unix sockets of the host need no rule */              \
   X(kSocketNames, "socket-names")         /* unix: init binds names wherever they lead */          \
   X(kShut, "shut")                        /* a raise leaves connections open */                    \
@@ -34,6 +36,10 @@ namespace certgate {
   X(kAccept, "accept")                    /* rules accept every label */                           \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \
+  X(kOwnProc, "own-proc")                 /* sandbox: the host's /proc */                          \
+  X(kControlSide, "control-side")         /* sandbox: the state directory is mounted */            \
+  X(kBlocking, "blocking")                /* what may block is done by the notify thread */        \
+  X(kSelfTest, "self-test")               /* nothing is tried before the agent starts */           \
   X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \
   X(kEscape, "escape")                    /* untrusted text reaches the terminal as it is */
 

@@ -269,7 +269,9 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
   plan.entries.push_back(tmpfs("/var/tmp", "1777", spec.tmp_bytes));
   plan.entries.push_back(tmpfs("/run", "0755", kMinTmpBytes));
   plan.entries.push_back(tmpfs(spec.home, "0700", spec.tmp_bytes));
-  plan.entries.push_back(file_system("/proc", "proc", kPlain | MOUNT_ATTR_NOEXEC, {}));
+  plan.entries.push_back(mutant(Mutant::kOwnProc)
+                             ? bind("/proc", kPlain | MOUNT_ATTR_NOEXEC)
+                             : file_system("/proc", "proc", kPlain | MOUNT_ATTR_NOEXEC, {}));
   add_dev(spec, plan);
   CG_CHECK(add_read_only(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));

@@ -74,7 +74,8 @@ int read_how(int tid, uint64_t address, uint64_t size, open_how& how) {
 
 // /proc/<pid>/mem would make every argument in memory changeable from outside the thread.
 bool is_process_memory(const std::string& path) {
-  return path.starts_with("/proc/") && (path.ends_with("/mem") || path.ends_with("/clear_refs"));
+  return !mutant(Mutant::kProcessMemory) && path.starts_with("/proc/") &&
+         (path.ends_with("/mem") || path.ends_with("/clear_refs"));
 }
 
 // A worker's signal tells it that its caller is gone, and the id of a caller that is being answered
@@ -382,13 +383,6 @@ int OpenCalls::open_pinned(const kernel::Certificate& certificate, PinnedOpen& p
         ::openat(pin.parent.get(), pin.name.c_str(), flags | O_CREAT | O_EXCL | asked, pin.mode));
     return out ? 0 : errno;
   }
-  if (mutant(Mutant::kPinnedOpen)) {
-    // What a monitor that checks first and opens later does.
-    ::usleep(200);
-    out = trap_.walk.open_likely_regular(Base{}, pin.asked, pin.flags & O_ACCMODE,
-                                         PathWalk::Links::kFollow);
-    return out ? 0 : errno;
-  }
   if (pin.ready) return out = std::move(pin.object), 0;
   const int fd = reopen(pin.object.get(), flags);
   if (fd < 0) return -fd;
@@ -427,7 +421,16 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
       error = EIO;
     }
   }
-  if (error == 0) error = open_pinned(certificate, pin, fd);
+  if (error == 0 && mutant(Mutant::kPinnedOpen) && !pin.create() && pin.asked[0] != '/') {
+    // What a monitor that checks first and opens later does.
+    UniqueFd base;
+    error = Trap::base_of(call.tid, AT_FDCWD, pin.asked, base);
+    ::usleep(200);
+    fd.reset(::openat(base.get(), pin.asked.c_str(), static_cast<int>(pin.flags & O_ACCMODE)));
+    if (!fd) error = errno;
+  } else if (error == 0) {
+    error = open_pinned(certificate, pin, fd);
+  }
   const bool raced = error == EEXIST && !pin.name.empty() && !(pin.flags & O_EXCL);
   if (error == 0 && judged.hold != 0) {
     ObjectFacts made = pin.facts;
