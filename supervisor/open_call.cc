@@ -348,8 +348,9 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
     trap_.listener.refuse(call.id, judged.error);
     return Attempt::kDone;
   }
-  const bool waits =
-      pin->facts.kind == kernel::FileKind::kFifo || pin->facts.kind == kernel::FileKind::kPipe;
+  // The mutant's delay must not hold up the changes that it waits for.
+  const bool waits = pin->facts.kind == kernel::FileKind::kFifo ||
+                     pin->facts.kind == kernel::FileKind::kPipe || mutant(Mutant::kPinnedOpen);
   if (!waits || pin->create() || (pin->flags & O_NONBLOCK)) {
     return perform(call, std::move(judged), *pin, judged_call.object);
   }
