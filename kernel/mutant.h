@@ -39,6 +39,8 @@ namespace certgate {
   X(kOwnProc, "own-proc")                 /* sandbox: the host's /proc */                          \
   X(kControlSide, "control-side")         /* sandbox: the state directory is mounted */            \
   X(kBlocking, "blocking")                /* what may block is done by the notify thread */        \
+  X(kWaitKillable, "wait-killable")       /* filter: signal handlers interrupt calls */            \
+  X(kRestarts, "restarts")                /* a call that is started anew is performed anew */      \
   X(kSelfTest, "self-test")               /* nothing is tried before the agent starts */           \
   X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \
   X(kEscape, "escape")                    /* untrusted text reaches the terminal as it is */

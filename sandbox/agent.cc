@@ -52,7 +52,7 @@ Failure enter_session(const ChildPlan& plan) {
   return sent == 0 ? Failure{} : fail_step(Step::kTerminal, "(hand over)", -sent);
 }
 
-Failure confine(const ChildPlan& plan, UniqueFd& listener) {
+Failure confine(const ChildPlan& plan, Report& report, UniqueFd& listener) {
   const int gate = plan.gate.get();
   // First, since a socket that closes with unread data resets and loses the report of a failure.
   FilterView filter;
@@ -73,9 +73,10 @@ Failure confine(const ChildPlan& plan, UniqueFd& listener) {
   // Init made this copy non-dumpable; the supervisor has to read the arguments of the first execve.
   // Nothing else is inside yet that could look.
   if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return fail_step(Step::kHandshake, "(dumpable)");
-  const int installed = install_filter(filter);
-  if (installed < 0) return fail_step(Step::kFilter, "", -installed);
-  listener.reset(installed);
+  const Installed installed = install_filter(filter);
+  if (installed.listener < 0) return fail_step(Step::kFilter, "", -installed.listener);
+  listener.reset(installed.listener);
+  report.interrupts = installed.interrupts;
   return {};
 }
 
@@ -110,7 +111,7 @@ void run_agent(const ChildPlan& plan) {
   const int gate = plan.gate.get();
   Report report;
   UniqueFd listener;
-  report.failure = confine(plan, listener);
+  report.failure = confine(plan, report, listener);
   if (!report.failure) report.kind = Report::Kind::kReady;
   const int sent = send_message(gate, &report, sizeof report, listener.get());
   listener.reset();

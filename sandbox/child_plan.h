@@ -44,6 +44,7 @@ struct Report {
   Kind kind = Kind::kFailed;
   Failure failure;
   SocketNames socket_names = SocketNames::kNotBound;  // of init, when it is ready
+  Interrupts interrupts = Interrupts::kFatal;         // of the agent
 };
 
 // Requests of the caller to init, and the answer. kEnter precedes kBind, and carries the directory

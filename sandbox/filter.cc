@@ -344,21 +344,28 @@ Result<Filter> build_filter() {
   return filter;
 }
 
-int install_filter(const FilterView& filter) {
+Installed install_filter(const FilterView& filter) {
   // The kernel's interface takes a pointer to non-const and only reads it.
   sock_fprog program{static_cast<unsigned short>(filter.program.size()),
                      const_cast<sock_filter*>(filter.program.data())};
   sock_fprog guard{static_cast<unsigned short>(filter.guard.size()),
                    const_cast<sock_filter*>(filter.guard.data())};
-  const long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-                                SECCOMP_FILTER_FLAG_NEW_LISTENER | kWaitKillable, &program);
-  if (listener < 0) return -errno;
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &guard) != 0) {
-    const int error = errno;
-    close(static_cast<int>(listener));
-    return -error;
+  constexpr unsigned kListen = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+  long listener = -1;
+  errno = EINVAL;
+  if (!mutant(Mutant::kWaitKillable))
+    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kListen | kWaitKillable, &program);
+  Installed out;
+  if (listener < 0 && errno == EINVAL) {
+    out.interrupts = Interrupts::kHandled;
+    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kListen, &program);
   }
-  return static_cast<int>(listener);
+  out.listener = listener < 0 ? -errno : static_cast<int>(listener);
+  if (listener >= 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &guard) != 0) {
+    out.listener = -errno;
+    close(static_cast<int>(listener));
+  }
+  return out;
 }
 
 }  // namespace certgate::sandbox

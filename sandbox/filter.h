@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "kernel/result.h"
+#include "sandbox/notify.h"
 
 namespace certgate::sandbox {
 
@@ -36,6 +37,12 @@ struct FilterView {
   std::span<const sock_filter> guard;
 };
 
+// An installed filter's listener, and whether the kernel had WAIT_KILLABLE_RECV for it.
+struct Installed {
+  int listener = -1;  // or -errno
+  Interrupts interrupts = Interrupts::kFatal;
+};
+
 enum class CallClass : uint8_t { kAllow, kTrap, kErrno, kUnknown };
 // Class of a call whose class does not depend on arguments (kAllow for those with argument tests).
 CallClass call_class(int nr);
@@ -43,10 +50,11 @@ CallClass call_class(int nr);
 // Builds both programs with libseccomp and proves them against the call table with the evaluator.
 Result<Filter> build_filter();
 
-// Installs the program with seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV), then the
-// guard. Returns the listener or -errno; after a failure the caller must exit.
-int install_filter(const FilterView& filter);
-inline int install_filter(const Filter& filter) {
+// Installs the program with seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV), where the
+// kernel has no such flag (before 5.19) without the latter, then the guard. Returns the listener or
+// -errno; after a failure the caller must exit.
+Installed install_filter(const FilterView& filter);
+inline Installed install_filter(const Filter& filter) {
   return install_filter(FilterView{filter.program, filter.guard});
 }
 

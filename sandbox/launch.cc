@@ -192,6 +192,7 @@ Failure await_set_up(const Spec& spec, Sandbox& box) {
   }
   if (const Failure failure = receive_report(box.gate.get(), "(agent)", box.notify, report))
     return failure;
+  box.interrupts = report.interrupts;
   box.init_pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, box.init, 0)));
   if (!box.init_pidfd) return fail_step(Step::kHandshake, "(pidfd_open)");
   return {};

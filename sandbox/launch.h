@@ -31,6 +31,7 @@
 
 #include "kernel/result.h"
 #include "sandbox/fd.h"
+#include "sandbox/notify.h"
 
 namespace certgate::sandbox {
 
@@ -63,6 +64,7 @@ struct Sandbox {
   UniqueFd terminal;  // master of the private pty; empty when the Spec asks for none
   UniqueFd status;    // readable, or at its end, when the agent's first process has ended
   SocketNames socket_names = SocketNames::kNotBound;
+  Interrupts interrupts = Interrupts::kFatal;  // of calls served by `notify`
 };
 
 // On failure nothing is left behind. The error names the step, the errno and the cure.

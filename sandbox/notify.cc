@@ -1,10 +1,12 @@
 #include "sandbox/notify.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
@@ -22,6 +24,16 @@ bool respond(int fd, uint64_t id, int64_t value, int error, uint32_t flags) {
   response.error = -error;
   response.flags = flags;
   return ::ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, &response) == 0;
+}
+
+// 0 or the errno.
+int install(int listener, uint64_t id, int fd, uint32_t newfd_flags) {
+  seccomp_notif_addfd addfd{};
+  addfd.id = id;
+  addfd.flags = SECCOMP_ADDFD_FLAG_SEND;
+  addfd.srcfd = static_cast<uint32_t>(fd);
+  addfd.newfd_flags = newfd_flags;
+  return ::ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) >= 0 ? 0 : errno;
 }
 
 }  // namespace
@@ -45,6 +57,7 @@ Result<TrappedCall> Listener::receive() const {
       call.tid = static_cast<int>(buffer.notif.pid);
       call.nr = buffer.notif.data.nr;
       for (int i = 0; i < 6; ++i) call.args[i] = buffer.notif.data.args[i];
+      if (answer_again(call)) continue;
       return call;
     }
     if (errno == ENOENT || errno == EINTR) {
@@ -63,8 +76,13 @@ bool Listener::valid(uint64_t id) const {
   return ::ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
 }
 
-bool Listener::answer(uint64_t id, int64_t value) const {
-  return respond(fd_.get(), id, value, 0, 0);
+bool Listener::answer(const TrappedCall& call, int64_t value) const {
+  const bool sent = respond(fd_.get(), call.id, value, 0, 0);
+  const bool lost = !sent && errno == ENOENT;
+  const bool doubtful = sent && interrupts_ == Interrupts::kHandled;
+  if (!lost && !doubtful) return sent;
+  const bool kept = restarts_.keep(call, {lost ? Arrival::kLost : Arrival::kPerhaps, value, {}, 0});
+  return sent || kept;
 }
 
 bool Listener::refuse(uint64_t id, int error) const { return respond(fd_.get(), id, 0, error, 0); }
@@ -73,13 +91,27 @@ bool Listener::proceed_to_exec(uint64_t id) const {
   return respond(fd_.get(), id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 }
 
-int Listener::inject(uint64_t id, int fd, uint32_t newfd_flags) const {
-  seccomp_notif_addfd addfd{};
-  addfd.id = id;
-  addfd.flags = SECCOMP_ADDFD_FLAG_SEND;
-  addfd.srcfd = static_cast<uint32_t>(fd);
-  addfd.newfd_flags = newfd_flags;
-  return ::ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) >= 0 ? 0 : errno;
+int Listener::inject(const TrappedCall& call, int fd, uint32_t newfd_flags) const {
+  const int error = install(fd_.get(), call.id, fd, newfd_flags);
+  const bool lost = error == ENOENT || error == ESRCH;  // ESRCH: it went while this waited
+  const bool doubtful = error == 0 && interrupts_ == Interrupts::kHandled;
+  if (!lost && !doubtful) return error;
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  const Arrival arrival = lost ? Arrival::kLost : Arrival::kPerhaps;
+  const bool kept = copy && restarts_.keep(call, {arrival, 0, std::move(copy), newfd_flags});
+  return error == 0 || kept ? 0 : ENOENT;
+}
+
+// True: this call has had its effect already, and is answered.
+bool Listener::answer_again(const TrappedCall& call) const {
+  std::optional<KeptAnswer> kept = restarts_.take(call);
+  if (!kept) return false;
+  if (!kept->fd) {
+    answer(call, kept->value);
+  } else if (const int error = inject(call, kept->fd.get(), kept->fd_flags); error != 0) {
+    refuse(call.id, error);
+  }
+  return true;
 }
 
 }  // namespace certgate::sandbox

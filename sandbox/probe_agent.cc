@@ -172,7 +172,7 @@ Result<bool> perform_open(Probe& probe, const TrappedCall& call) {
     probe.listener.refuse(call.id, file.error().code);
     return false;
   }
-  const int error = probe.listener.inject(call.id, file->get(), O_CLOEXEC);
+  const int error = probe.listener.inject(call, file->get(), O_CLOEXEC);
   if (error != 0) return fail_errno("SECCOMP_IOCTL_NOTIF_ADDFD with ADDFD_FLAG_SEND", error);
   return ours;
 }
@@ -209,6 +209,11 @@ Status try_socket_names(Probe& probe, const TrappedCall&) {
   return fail("no Landlock domain can be made");
 }
 
+Status try_interrupts(Probe& probe, const TrappedCall&) {
+  if (probe.box.interrupts == Interrupts::kFatal) return ok();
+  return fail("this kernel has no WAIT_KILLABLE_RECV");
+}
+
 Status try_end(Probe& probe, const TrappedCall&) {
   CG_TRY(const int status, wait_agent(probe.box));
   return status == 0 ? ok()
@@ -231,6 +236,9 @@ constexpr Trial kTrials[] = {
     {"bind unix sockets by the agent's own names (Landlock)", try_socket_names, false,
      "programs that read a socket's name back see /proc/self/fd/…",
      "boot with landlock in lsm=, CONFIG_SECURITY_LANDLOCK"},
+    {"let signal handlers wait until a call is answered", try_interrupts, false,
+     "a handler interrupts calls that are being served: programs see EINTR where they would not",
+     "Linux 5.19 or newer"},
     {"stop the agent at exec (PTRACE_SEIZE, EVENT_EXEC)", try_exec_stop, true, kNoAgent,
      kPtraceCure},
     {"answer with a descriptor (ADDFD and SEND)", try_inject, true, kNoAgent, kNotifyCure},
@@ -241,8 +249,8 @@ constexpr Trial kTrials[] = {
 }  // namespace
 
 void probe_agent(Sandbox box, UniqueFd output, const std::function<void(const Check&)>& report) {
-  Listener listener(std::move(box.notify));
-  Probe probe{std::move(box), std::move(listener), std::move(output)};
+  UniqueFd notify = std::move(box.notify);
+  Probe probe{std::move(box), Listener(std::move(notify)), std::move(output)};
   const Status released = release(probe.box);
   auto call = released ? next_call(probe) : Result<TrappedCall>(released.error());
   report({"receive a notification of a system call", static_cast<bool>(call), true,

@@ -58,8 +58,8 @@ constexpr StepRow kRows[] = {
      "it must exist inside the sandbox and be searchable by the agent's user"},
     {Step::kNoNewPrivs, "set no_new_privs", kNoSandbox, kReport},
     {Step::kCapabilities, "drop all capabilities", kNoSandbox, kReport},
-    {Step::kFilter, "install the seccomp filter (NEW_LISTENER | WAIT_KILLABLE_RECV)", kNoSandbox,
-     "EINVAL: WAIT_KILLABLE_RECV needs Linux 5.19; EBUSY: another supervisor already listens for "
+    {Step::kFilter, "install the seccomp filter (NEW_LISTENER)", kNoSandbox,
+     "EINVAL: needs Linux 5.5; EBUSY: another supervisor already listens for "
      "this process (a nested listener), start certgate outside it; in a container, a profile that "
      "allows seccomp(2)"},
     {Step::kListener, "hand the seccomp listener over", kNoSandbox, kReport},

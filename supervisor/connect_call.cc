@@ -87,7 +87,7 @@ void NetCalls::connect(const TrappedCall& call) {
   if (error == 0 && !dissolve) error = decoder_.address(call, pin);
   if (!trap_.listener.valid(call.id)) return;
   const auto answer = [&](int e) {
-    e == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, e);
+    e == 0 ? trap_.listener.answer(call, 0) : trap_.listener.refuse(call.id, e);
   };
   if (error != 0) return answer(error);
   const bool tcp = pin.domain != AF_UNIX && pin.type == SOCK_STREAM;
@@ -260,7 +260,7 @@ void NetCalls::bind(const TrappedCall& call) {
     if (!trap_.listener.valid(call.id)) return;
     if (error == 0 && !pin.effect().inside) {
       error = bind_unix(call, pin);
-      error == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, error);
+      error == 0 ? trap_.listener.answer(call, 0) : trap_.listener.refuse(call.id, error);
       return;
     }
   }
@@ -272,7 +272,7 @@ void NetCalls::bind(const TrappedCall& call) {
                 ? 0
                 : errno;
   }
-  error == 0 ? trap_.listener.answer(call.id, 0) : trap_.listener.refuse(call.id, error);
+  error == 0 ? trap_.listener.answer(call, 0) : trap_.listener.refuse(call.id, error);
 }
 
 // A socket file that others on the host could connect to is refused; private places are the agent's

@@ -446,7 +446,7 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   if (error == 0) error = check_binding(call, pin, fd.get());
   if (error == 0) {
     const UninterruptedInjection quiet(pin.waits);
-    error = trap_.listener.inject(call.id, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);
+    error = trap_.listener.inject(call, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);
     if (error == 0) {
       if (pin.read && trap_.terminal.is(pin.facts)) trap_.terminal.keys_wanted();
       return Attempt::kDone;

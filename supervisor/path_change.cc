@@ -233,7 +233,7 @@ void PathChanges::handle(const TrappedCall& call) {
   if (error == 0) error = refused_natively(changed);
   if (!trap_.listener.valid(call.id)) return;
   if (error == 0 && changed.nothing) {
-    trap_.listener.answer(call.id, 0);
+    trap_.listener.answer(call, 0);
     return;
   }
   const bool two_names = error == 0 && row.b.path >= 0 && !changed.a.inside;
@@ -267,7 +267,7 @@ void PathChanges::handle(const TrappedCall& call) {
   }
   if (error == 0) error = row.perform(changed);
   if (error == 0) {
-    trap_.listener.answer(call.id, 0);
+    trap_.listener.answer(call, 0);
     return;
   }
   if (seq != 0) trap_.session.outcome(seq, row.name, call.tid, error, "emulated");

@@ -223,7 +223,7 @@ void PathReads::handle(const TrappedCall& call) {
       writer->write(call.args[pinned.row->buffer], out.data(), out.size()) != 0) {
     result = -EFAULT;
   }
-  result >= 0 ? trap_.listener.answer(call.id, result)
+  result >= 0 ? trap_.listener.answer(call, result)
               : trap_.listener.refuse(call.id, static_cast<int>(-result));
 }
 

@@ -220,7 +220,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
 
   Channel channel(std::move(channel_fd));
   Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
-  const sandbox::Listener listener(std::move(box.notify));
+  const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
                   std::move(labels), channel, hosting.report);
   session.on_fatal([&box](const std::string& what) {

@@ -217,3 +217,39 @@ ATTACK(task_dies_in_open, kTainted,
        "the notification is asked to be valid after every look at its task") {
   return race(die_in_open, nothing, 0);
 }
+
+// Handlers that restart calls run all the time; whatever was done must not be done again.
+static pthread_t pestered;
+static void handled(int signal) { (void)signal; }
+static void* pester(void* x) {
+  for (; !stop; usleep(30)) pthread_kill(pestered, SIGUSR1);
+  return x;
+}
+static const char* done_twice(int i) {
+  char a[48], b[48];
+  snprintf(a, sizeof a, "scratch/a%d", i), snprintf(b, sizeof b, "scratch/b%d", i);
+  if (mkdir(a, 0755)) return "mkdir";
+  if (rename(a, b)) return "rename";
+  if (rmdir(b)) return "rmdir";
+  const int fd = open(a, O_CREAT | O_EXCL | O_WRONLY, 0644);
+  if (fd < 0 || close(fd)) return "open";
+  if (link(a, b)) return "link";
+  if (unlink(a) || unlink(b)) return "unlink";
+  return symlink("x", a) ? "symlink" : unlink(a) ? "unlink of a link" : 0;
+}
+ATTACK(effect_twice, kClean,
+       "what was performed is not performed again when its call is started anew") {
+  struct sigaction action = {.sa_handler = handled, .sa_flags = SA_RESTART};
+  sigaction(SIGUSR1, &action, 0);
+  pestered = pthread_self();
+  pthread_t threads[2];
+  for (int i = 0; i < 2; ++i) spin(&threads[i], pester);
+  const char* twice = 0;
+  int rounds = 0;
+  for (const double end = now() + race_seconds(); !twice && now() < end; ++rounds)
+    twice = done_twice(rounds);
+  const int error = errno;
+  for (int i = 0; i < 2; ++i) join(threads[i]);
+  if (twice) return SAY("%s: %s after %d rounds", twice, strerror(error), rounds), VIOLATION;
+  return SAY("%d rounds", rounds), HELD;
+}

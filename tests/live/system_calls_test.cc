@@ -193,7 +193,7 @@ std::string output_of(Body body) {
 }
 
 // Lets the program load, then refuses everything; says which numbers arrived.
-void serve(const Sandbox& box, Listener listener) {
+void serve(const Sandbox& box, const Listener& listener) {
   bool loaded = false;
   std::set<int> arrived;
   const auto deadline = Clock::now() + kPatience;
@@ -223,9 +223,9 @@ void host(const Spec& spec) {
     dprintf(1, "launch: %s\n", box.error().what.c_str());
     return;
   }
-  Listener listener(std::move(box->notify));
+  const Listener listener(std::move(box->notify));
   if (!release(*box)) return;
-  serve(*box, std::move(listener));
+  serve(*box, listener);
   static_cast<void>(wait_agent(*box));
 }
 

@@ -56,7 +56,7 @@ class Callers {
   const sandbox::Listener& listener(size_t i = 0) const { return *listeners_[i]; }
   const sandbox::TrappedCall& call(size_t i = 0) const { return calls_[i]; }
   // From now on nobody waits for this notification, as when its caller has died.
-  void end(size_t i = 0) const { listeners_[i]->answer(calls_[i].id, 0); }
+  void end(size_t i = 0) const { listeners_[i]->answer(calls_[i], 0); }
 
  private:
   static int install() {
