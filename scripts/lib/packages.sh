@@ -5,7 +5,8 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libseccomp-dev libcap-ng-dev li
                 libboost1.81-dev libtomlplusplus-dev libfmt-dev)
 # What the agents of the demonstration use.
 DEMO_PACKAGES=(git gcc libc6-dev curl python3 util-linux)
-TEST_PACKAGES=(ccache libgtest-dev openssl strace bubblewrap shellcheck tmux vim less procps bsdutils)
+TEST_PACKAGES=(ccache libgtest-dev openssl strace bubblewrap shellcheck tmux vim less procps bsdutils
+               golang-go rustc rsync python3-pip python3-venv openssh-client sqlite3)
 
 say() { printf '%s\n' "$*"; }
 
