@@ -43,6 +43,7 @@ namespace certgate {
   X(kRestarts, "restarts")                /* a call that is started anew is performed anew */      \
   X(kSelfTest, "self-test")               /* nothing is tried before the agent starts */           \
   X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \
+  X(kRecordFirst, "record-first")         /* records stay in memory until there are 4 KiB */       \
   X(kEscape, "escape")                    /* untrusted text reaches the terminal as it is */
 
 enum class Mutant : unsigned char {

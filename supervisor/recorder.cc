@@ -7,9 +7,12 @@
 #include <utility>
 
 #include "kernel/frame.h"
+#include "kernel/mutant.h"
 
 namespace certgate::supervisor {
 namespace {
+
+constexpr size_t kLateBytes = 4096;  // of the mutant
 
 int64_t now_ns(clockid_t clock) {
   timespec t{};
@@ -39,11 +42,15 @@ Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durabili
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
   encoded_.clear();
-  frame_.clear();
+  if (!mutant(Mutant::kRecordFirst) || frame_.size() > kLateBytes) frame_.clear();
   kernel::encode_record(record, encoded_);
   if (!kernel::append_frame(encoded_.data(), encoded_.size(), frame_)) {
     failed_ = true;
     return fail("a record is too long for a frame", EMSGSIZE);
+  }
+  if (mutant(Mutant::kRecordFirst) && frame_.size() <= kLateBytes &&
+      durability != kernel::Durability::kStrict) {
+    return next_seq_++;
   }
   // One write per frame: a short write leaves a torn frame behind, so nothing may follow it.
   const ssize_t n = ::write(segment_.get(), frame_.data(), frame_.size());

@@ -26,8 +26,8 @@ def attack(mutant, name, run="hosted", shows="VIOLATION"):
     return Row(mutant, "escape/run.py", ["--run", run, "--lanes", "1", "--only", name], name, shows)
 
 
-def scenario(mutant, script, fails, shows):
-    return Row(mutant, f"e2e/{script}.py", [], fails, shows)
+def scenario(mutant, script, fails, shows, *arguments):
+    return Row(mutant, f"e2e/{script}.py", list(arguments), fails, shows)
 
 
 # What is missing, and the attack (or the check of a scenario) that then succeeds.
@@ -59,6 +59,8 @@ ROWS = [
     attack("blocking", "fifos_block", shows="did not end"),
     attack("death", "creat_marker", "killed", "still run"),
     attack("escape", "escapes_in_names", shows="control character"),
+    scenario("record-first", "kill_sweep", "killed after", "was made", "--seconds", "12"),
+    scenario("death", "kill_sweep", "killed after", "still run", "--seconds", "12"),
     scenario("zone-move", "labels", "a name does not move between zones", "cannot stat 'downloads/tool.sh'"),
     scenario("internal-address", "network", "a refused datagram is said", "UNTRUSTED_ORIGIN web:169.254.169.254"),
 ]
@@ -66,7 +68,7 @@ ROWS = [
 
 def run(row, binaries, programs, mutant):
     command = ["/usr/bin/python3", str(HERE.parent / row.script), "--certgate", str(binaries / "certgate"), *row.arguments]
-    if "escape" in row.script:
+    if "escape" in row.script or "kill_sweep" in row.script:
         command += ["--programs", str(programs)]
     env = {**os.environ, **({"CERTGATE_MUTANT": mutant} if mutant else {})}
     done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", timeout=600, check=False)
