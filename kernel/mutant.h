@@ -5,7 +5,9 @@
 //
 //   if (mutant(Mutant::kExecProof)) return "";      // in the place of the defence, one line
 //
-// tests/escape/mutants.py has one row for each: which attack then succeeds.
+// tests/escape/mutants.py has one row for each: which attack then succeeds. Where the self-test of
+// a start stands in between, CERTGATE_MUTANT names both ("filter-table,self-test"); that it does is
+// what tests/e2e/self_test.py shows, with the mutants that are only for it.
 #pragma once
 
 namespace certgate {
@@ -44,6 +46,11 @@ namespace certgate {
   X(kSelfTest, "self-test")               /* nothing is tried before the agent starts */           \
   X(kDeathOfSupervisor, "death")          /* the sandbox outlives its supervisor */                \
   X(kRecordFirst, "record-first")         /* records stay in memory until there are 4 KiB */       \
+  X(kUnjudgedOpen, "unjudged-open")       /* for the self-test: the filter allows openat */        \
+  X(kUnjudgedExec, "unjudged-exec")       /* the same with execve */                               \
+  X(kUnjudgedConnect, "unjudged-connect") /* the same with connect */                              \
+  X(kContinues, "continues")              /* for the self-test: refusals let the call go on */     \
+  X(kSilent, "silent")                    /* for the self-test: refusals are never sent */         \
   X(kEscape, "escape")                    /* untrusted text reaches the terminal as it is */
 
 enum class Mutant : unsigned char {

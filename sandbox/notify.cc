@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernel/mutant.h"
+
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #endif
@@ -85,7 +87,11 @@ bool Listener::answer(const TrappedCall& call, int64_t value) const {
   return sent || kept;
 }
 
-bool Listener::refuse(uint64_t id, int error) const { return respond(fd_.get(), id, 0, error, 0); }
+bool Listener::refuse(uint64_t id, int error) const {
+  if (mutant(Mutant::kContinues)) return proceed_to_exec(id);
+  if (mutant(Mutant::kSilent)) return true;
+  return respond(fd_.get(), id, 0, error, 0);
+}
 
 bool Listener::proceed_to_exec(uint64_t id) const {
   return respond(fd_.get(), id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);

@@ -16,6 +16,7 @@
 #include "supervisor/connect_call.h"
 #include "supervisor/exec_call.h"
 #include "supervisor/open_call.h"
+#include "supervisor/supervise.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -94,7 +95,13 @@ Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Tok
     proved = fail("self-test: " + std::to_string(session.refusals()) + " refusals recorded, not " +
                   std::to_string(judged) + "; nothing was started");
   }
-  if (!proved) ::syscall(SYS_pidfd_send_signal, box.init_pidfd.get(), SIGKILL, nullptr, 0);
+  if (proved) return proved;
+  ::syscall(SYS_pidfd_send_signal, box.init_pidfd.get(), SIGKILL, nullptr, 0);
+  kernel::Record stop;
+  stop.error = kExitFailed;
+  stop.grade = kernel::kSelfTestGrade;
+  stop.why = proved.error().what;
+  if (const Status closed = recorder.close(std::move(stop)); !closed) return closed;
   return proved;
 }
 

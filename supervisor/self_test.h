@@ -18,7 +18,7 @@
 
 namespace certgate::supervisor {
 
-// On error everything inside has been killed.
+// On error everything inside has been killed, and the log closed with a stop record that says why.
 Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
                       LabelView labels, Recorder& recorder, Channel& channel);
 
