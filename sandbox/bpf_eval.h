@@ -8,8 +8,7 @@
 //   answer.read_arguments         // false: the kernel's always-allow bitmap can hold this call
 //
 // Used to prove a filter: by the unit tests over all numbers and arguments, and by build_filter()
-// once per launch over the rows of the call table, since the library that made the program is the
-// host's, not the one we tested with.
+// over the rows of the call table when certgate is built, whatever library made the program.
 #pragma once
 
 #include <linux/filter.h>

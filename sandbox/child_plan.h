@@ -36,9 +36,8 @@ struct ChildPlan {
   UniqueFd control, gate, status;  // the children's ends
 };
 
-// The caller builds the filter while init sets the sandbox up, and sends both programs, one message
-// each, over `gate`. Messages of the children to the caller, over `control` (init) and `gate`
-// (agent).
+// The caller sends both programs of the filter, one message each, over `gate`. Messages of the
+// children to the caller, over `control` (init) and `gate` (agent).
 struct Report {
   enum class Kind : uint32_t { kFailed = 1, kReady = 2 };
   Kind kind = Kind::kFailed;

@@ -308,7 +308,7 @@ seccomp_data native(int nr) {
   return call;
 }
 
-// The library on this host may differ from the one that was tested: prove what it made.
+// The library may make something else than what it was asked for: prove what it made.
 Status prove(const Filter& filter) {
   if (mutant(Mutant::kForeignAbi) || mutant(Mutant::kFilterTable) || mutant(Mutant::kFilterGuard) ||
       left_unjudged(SYS_openat) || left_unjudged(SYS_execve) || left_unjudged(SYS_connect)) {

@@ -1,6 +1,6 @@
 // The seccomp filter: default-deny, arch checked first, one row per system call (call_table.h).
 //
-//   CG_TRY(Filter filter, build_filter());
+//   CG_TRY(FilterView filter, filter_programs());
 //   ... in the agent's first process, after no_new_privs:
 //   int listener = install_filter(filter);     // async-signal-safe
 //
@@ -47,8 +47,12 @@ enum class CallClass : uint8_t { kAllow, kTrap, kErrno, kUnknown };
 // Class of a call whose class does not depend on arguments (kAllow for those with argument tests).
 CallClass call_class(int nr);
 
-// Builds both programs with libseccomp and proves them against the call table with the evaluator.
+// Makes both programs with libseccomp and proves them against the call table with the evaluator:
+// when certgate is built (make_filter.cc), and in the tests.
 Result<Filter> build_filter();
+
+// Those very programs, as they were built in. Only a build of mutants makes them anew.
+Result<FilterView> filter_programs();
 
 // Installs the program with seccomp(SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV), where the
 // kernel has no such flag (before 5.19) without the latter, then the guard. Returns the listener or

@@ -200,9 +200,9 @@ Failure await_set_up(const Spec& spec, Sandbox& box) {
 
 // A peer that has gone is not an error here: why it went comes as its report.
 Status send_filter(const Sandbox& box) {
-  CG_TRY(const Filter filter, build_filter());
-  for (const auto* program : {&filter.program, &filter.guard}) {
-    send_message(box.gate.get(), program->data(), program->size() * sizeof(sock_filter), -1);
+  CG_TRY(const FilterView filter, filter_programs());
+  for (const auto& program : {filter.program, filter.guard}) {
+    send_message(box.gate.get(), program.data(), program.size_bytes(), -1);
   }
   return ok();
 }

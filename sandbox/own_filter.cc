@@ -201,7 +201,9 @@ Status expect(std::span<const sock_filter> program, const seccomp_data& call, ui
               std::to_string(action));
 }
 
-Status prove(const OwnCalls& calls, std::span<const sock_filter> program) {
+}  // namespace
+
+Status prove_own_filter(const OwnCalls& calls, std::span<const sock_filter> program) {
   seccomp_data call{};
   call.arch = AUDIT_ARCH_X86_64;
   for (call.nr = 0; call.nr < static_cast<int>(kBeyondNumbers); ++call.nr) {
@@ -225,8 +227,6 @@ Status prove(const OwnCalls& calls, std::span<const sock_filter> program) {
   }
   return ok();
 }
-
-}  // namespace
 
 std::span<const int> ordinary_calls() { return kOrdinary; }
 std::span<const int> compromise_calls() { return kCompromise; }
@@ -266,7 +266,6 @@ Result<std::vector<sock_filter>> build_own_filter(const OwnCalls& calls) {
   }
   program.push_back(statement(kReturn, own_action(OwnAnswer::kRefuse)));
   if (program.size() > BPF_MAXINSNS) return fail("own filter: too long for the kernel");
-  CG_CHECK(prove(calls, program));
   return program;
 }
 

@@ -10,7 +10,7 @@
 //            agent; the kernel's audit log names the call
 // Tests of argument values come first, in order; then compromise_calls(); then ordinary_calls() and
 // the allowed ones; what is left is refused. Written straight as BPF, since it is built at every
-// start, and proved with the evaluator (bpf_eval.h) each time.
+// start; from constants, so that the tests' proof of the result (prove_own_filter) holds for all.
 #pragma once
 
 #include <linux/filter.h>
@@ -47,9 +47,11 @@ std::span<const int> compromise_calls();
 // nothing typed into a terminal.
 std::span<const OwnTest> ordinary_tests();
 
-// A call that is both allowed and in compromise_calls() is an error, so is a program that does not
-// answer as the lists say.
+// A call that is both allowed and in compromise_calls() is an error.
 Result<std::vector<sock_filter>> build_own_filter(const OwnCalls& calls);
+
+// Says with the evaluator (bpf_eval.h) whether a program answers as the lists say, for every call.
+Status prove_own_filter(const OwnCalls& calls, std::span<const sock_filter> program);
 
 // What the program answers, SECCOMP_RET_*.
 uint32_t own_action(OwnAnswer answer);

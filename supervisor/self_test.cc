@@ -53,13 +53,12 @@ Status listen_inside(const sandbox::Sandbox& box, sandbox::UniqueFd& listener, u
   return ok();
 }
 
-Status prove(const sandbox::Sandbox& box, Trap& trap) {
+Status prove(const sandbox::Sandbox& box, Trap& trap, ContentDigests& digests) {
   sandbox::SelfTestOrder order;
   CG_CHECK(find_program(trap.walk, order));
   sandbox::UniqueFd target;
   CG_CHECK(listen_inside(box, target, order.port));
   ScriptBindings bindings;
-  ContentDigests digests(::geteuid());
   NameTable names(trap.session.decider().policy());
   boost::asio::io_context io(1);
   Relay relay(io);
@@ -81,14 +80,15 @@ Status prove(const sandbox::Sandbox& box, Trap& trap) {
 }  // namespace
 
 Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
-                      LabelView labels, Recorder& recorder, Channel& channel) {
+                      LabelView labels, Recorder& recorder, Channel& channel,
+                      ContentDigests& digests) {
   if (mutant(Mutant::kSelfTest)) return ok();
   kernel::Policy no_rules;
   no_rules.name = "self-test";
   Session session(kernel::Decider(no_rules, std::move(token)), {}, recorder, std::move(labels),
                   channel, Report::kSelfTest);
   Trap probe{trap.listener, session, trap.walk, trap.places, trap.stdio, trap.uid, trap.gid, {}};
-  Status proved = prove(box, probe);
+  Status proved = prove(box, probe, digests);
   size_t judged = 0;
   for (const sandbox::SelfTestStep& step : sandbox::self_test_steps()) judged += step.judged;
   if (proved && session.refusals() != judged) {

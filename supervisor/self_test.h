@@ -12,14 +12,17 @@
 #include "sandbox/launch.h"
 #include "sandbox/notify.h"
 #include "supervisor/channel.h"
+#include "supervisor/content.h"
 #include "supervisor/label_view.h"
 #include "supervisor/recorder.h"
 #include "supervisor/trap.h"
 
 namespace certgate::supervisor {
 
-// On error everything inside has been killed, and the log closed with a stop record that says why.
+// `digests`: what is read here need not be read again for the agent. On error everything inside has
+// been killed, and the log closed with a stop record that says why.
 Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
-                      LabelView labels, Recorder& recorder, Channel& channel);
+                      LabelView labels, Recorder& recorder, Channel& channel,
+                      ContentDigests& digests);
 
 }  // namespace certgate::supervisor

@@ -77,7 +77,6 @@ void kill_sandbox(int init_pidfd) {
 // on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
                  NetCalls& net, PathChanges& changes, PathReads& reads) {
-  listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   for (;;) {
     const auto call = listener.receive();
     if (!call) return;
@@ -202,25 +201,27 @@ void explain_start_failure(int status, const std::string& command, bool started,
 }  // namespace
 
 Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
-  CG_TRY(Grant grant, receive_grant(channel_fd.get()));
-  CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
-  CG_CHECK(check_token(token, hosting.policy));
   CG_CHECK(kernel::validate(hosting.policy));
-  CG_TRY(LabelView probe_labels,
-         LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
-  CG_TRY(LabelView labels,
-         LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   CG_CHECK(probe_calls());
   const auto terminal = OperatorTerminal::find();
   if (terminal) hosting.spec.terminal = terminal->streams();
   preload_name_services(hosting.policy);
+  // While the authority opens its log: nothing of the agent runs before the grant.
   CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
   prepare_process();
   CG_CHECK(sandbox::give_up_privileges());
 
+  CG_TRY(Grant grant, receive_grant(channel_fd.get()));
+  CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
+  CG_CHECK(check_token(token, hosting.policy));
+  CG_TRY(LabelView probe_labels,
+         LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
+  CG_TRY(LabelView labels,
+         LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   Channel channel(std::move(channel_fd));
   Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
+  listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
                   std::move(labels), channel, hosting.report);
   session.on_fatal([&box](const std::string& what) {
@@ -252,7 +253,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   PathChanges changes(trap);
   PathReads reads(trap);
   CG_CHECK(confine_supervisor());
-  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), recorder, channel));
+  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), recorder, channel, digests));
   std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 

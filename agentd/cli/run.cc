@@ -157,7 +157,9 @@ Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd)
                    kernel::Verb::kConnect};
   request.initial_label = plan.initial.text();
   CG_TRY(Run run, authority.begin(request));
-  CG_CHECK(supervisor::send_grant(channel, run.grant));
+  // It may be gone already, when the sandbox could not be built; serve() finds that out.
+  const Status granted = supervisor::send_grant(channel, run.grant);
+  if (!granted && granted.error().code != EPIPE) return granted;
   run.grant = {};  // the supervisor has its own descriptors now
   CG_CHECK(confine_authority());
   CG_CHECK(authority.serve(channel, supervisor_pidfd));

@@ -63,8 +63,7 @@ uint32_t action(int nr, const Arguments& low) {
 bool tests_arguments(int nr) {
   for (const int tested :
        {SYS_open, SYS_openat, SYS_socket, SYS_socketpair, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-        SYS_ioctl, SYS_fcntl, SYS_clone, SYS_prctl, SYS_prlimit64,
-        SYS_personality}) {
+        SYS_ioctl, SYS_fcntl, SYS_clone, SYS_prctl, SYS_prlimit64, SYS_personality}) {
     if (nr == tested) return true;
   }
   return false;
@@ -133,12 +132,14 @@ TEST(Filter, AllowedCallsReadNoArguments) {
   }
 }
 
-// A lease would make the supervisor wait for the agent; these ioctls change what is open for reading.
+// A lease would make the supervisor wait for the agent; these ioctls change what is open for
+// reading.
 TEST(Filter, ChangesThroughReadOnlyDescriptorsAreRefused) {
   EXPECT_EQ(action(SYS_fcntl, {3, F_SETLEASE, 0, 0, 0, 0}), SECCOMP_RET_ERRNO | EPERM);
   EXPECT_EQ(action(SYS_fcntl, {3, F_GETFL, F_SETLEASE, 0, 0, 0}), SECCOMP_RET_ALLOW);
-  EXPECT_EQ(action(SYS_ioctl, {3, 0x40086602, 0, 0, 0, 0}), SECCOMP_RET_ERRNO | EPERM);  // FS_IOC_SETFLAGS
-  EXPECT_EQ(action(SYS_ioctl, {3, 0x5401, 0, 0, 0, 0}), SECCOMP_RET_ALLOW);              // TCGETS
+  EXPECT_EQ(action(SYS_ioctl, {3, 0x40086602, 0, 0, 0, 0}),
+            SECCOMP_RET_ERRNO | EPERM);                                      // FS_IOC_SETFLAGS
+  EXPECT_EQ(action(SYS_ioctl, {3, 0x5401, 0, 0, 0, 0}), SECCOMP_RET_ALLOW);  // TCGETS
 }
 
 TEST(Filter, OpenTrapsUnlessPathOnly) {
@@ -279,9 +280,11 @@ TEST(Filter, SeccompIsRefusedWhateverTheOperation) {
   }
 }
 
-TEST(Filter, SameBytesEveryTime) {
+TEST(Filter, SameBytesEveryTimeAndBuiltIn) {
   const auto again = build_filter();
+  const auto built_in = filter_programs();
   ASSERT_TRUE(again);
+  ASSERT_TRUE(built_in);
   const auto same = [](const sock_filter& left, const sock_filter& right) {
     return left.code == right.code && left.jt == right.jt && left.jf == right.jf &&
            left.k == right.k;
@@ -289,6 +292,10 @@ TEST(Filter, SameBytesEveryTime) {
   EXPECT_TRUE(std::equal(again->program.begin(), again->program.end(), filter().program.begin(),
                          filter().program.end(), same));
   EXPECT_TRUE(std::equal(again->guard.begin(), again->guard.end(), filter().guard.begin(),
+                         filter().guard.end(), same));
+  EXPECT_TRUE(std::equal(built_in->program.begin(), built_in->program.end(),
+                         filter().program.begin(), filter().program.end(), same));
+  EXPECT_TRUE(std::equal(built_in->guard.begin(), built_in->guard.end(), filter().guard.begin(),
                          filter().guard.end(), same));
 }
 

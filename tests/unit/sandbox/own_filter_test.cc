@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/netlink.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -192,6 +193,18 @@ TEST(OwnFilterProof, ACallThatIsAllowedAndForbiddenIsAnError) {
   const int both[] = {SYS_execve};
   EXPECT_FALSE(build_own_filter({ordinary_tests(), both}));
   EXPECT_TRUE(build_own_filter({ordinary_tests(), {}}));
+}
+
+TEST(OwnFilterProof, BothProgramsDoWhatTheirListsSay) {
+  for (const OwnCalls& calls : {supervisor::supervisor_calls(), agentd::authority_calls()}) {
+    auto program = build_own_filter(calls);
+    ASSERT_TRUE(program);
+    const Status proved = prove_own_filter(calls, *program);
+    EXPECT_TRUE(proved) << (proved ? "" : proved.error().what);
+    // And the proof sees a program that does not: one that allows what it should refuse.
+    program->back().k = SECCOMP_RET_ALLOW;
+    EXPECT_FALSE(prove_own_filter(calls, *program));
+  }
 }
 
 TEST(GiveUpPrivileges, LeavesNoCapabilityAndNoCore) {
