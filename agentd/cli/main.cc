@@ -1,3 +1,4 @@
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -33,6 +34,8 @@ void print_help(std::FILE* out) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // No provider, engine or option that openssl.cnf or OPENSSL_CONF names enters these processes.
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
   if (argc < 2) {
     print_help(stderr);
     return 2;
