@@ -33,7 +33,9 @@ int sys_openat2(int dirfd, const char* path, uint64_t flags, uint64_t resolve) {
   for (int tries = 0; tries < 16; ++tries) {
     const long fd = ::syscall(SYS_openat2, dirfd, path, &how, sizeof how);
     if (fd >= 0) return static_cast<int>(fd);
-    if (errno != EAGAIN && errno != EINTR) break;  // EAGAIN: a rename raced a scoped ".."
+    // EAGAIN: somebody on the host renamed something while a scoped ".." was looked up. Whoever
+    // does so all the time must not make others fail: the caller then walks by components.
+    if (errno != EAGAIN && errno != EINTR) break;
   }
   return -errno;
 }
@@ -161,7 +163,7 @@ Resolution PathWalk::resolve(const Caller& caller, Base base, const std::string&
     const int plain = sys_openat2(start, path.c_str(), open_flags, scope | RESOLVE_NO_SYMLINKS);
     if (plain == -ENOENT) return Resolution::failed(ENOENT);
     if (plain >= 0) return Resolution::found(UniqueFd(plain));
-  } else if (fd != -ENOENT && fd != -EXDEV && fd != -ELOOP) {
+  } else if (fd != -ENOENT && fd != -EXDEV && fd != -ELOOP && fd != -EAGAIN) {
     return Resolution::failed(-fd);
   }
   UniqueFd from(::fcntl(start, F_DUPFD_CLOEXEC, 0));

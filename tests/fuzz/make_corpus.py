@@ -156,6 +156,20 @@ put("dns", "two-questions", query("a.test", counts=(2, 0, 0, 0), more=name("b.te
 put("dns", "label-with-dot", query("a")[:12] + b"\x03a.b\x04test\0\0\x01\0\x01")
 put("dns", "cut-short", query("a.test")[:-3])
 
+# A byte of choices (follow, base, trailing slash), then the path; bytes below 24 are whole components (path.cc).
+put("path", "plain", b"\x01/a/b/file")
+put("path", "no-follow", b"\x00/to_file")
+put("path", "link-with-slash", b"\x00/a/slash/")
+put("path", "file-with-slash", b"\x01/file_slash")
+put("path", "loop", b"\x01/ping")
+put("path", "far-up", b"\x03far/../abs/c/../../file")
+put("path", "dangling", b"\x01/dangling")
+put("path", "beyond", b"\x01/beyond/y")
+put("path", "chain", b"\x05/chain/file")
+put("path", "words", bytes([3, 8, 16, 2, 6, 5, 8, 8, 8, 15, 0, 4]))
+put("path", "dots", b"\x01/./a//b/./..//../../a/b/")
+put("path", "many-links", b"\x01" + b"\x0e" * 50 + b"a")
+
 
 def v4(address, port):
     return struct.pack("<H", 2) + struct.pack(">H", port) + bytes(address) + bytes(8)
