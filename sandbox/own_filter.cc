@@ -285,7 +285,7 @@ Status install_on_all_threads(std::span<const sock_filter> program) {
       result < 0 ? errno : EBUSY);
 }
 
-Status give_up_privileges() {
+Status give_up_privileges(Keep keep) {
   const rlimit none{0, 0};
   if (::setrlimit(RLIMIT_CORE, &none) != 0) return fail_errno("give up core dumps", errno);
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail_errno("become non-dumpable", errno);
@@ -297,12 +297,16 @@ Status give_up_privileges() {
   }
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return fail_errno("read own capabilities", errno);
+  const uint32_t kept = keep == Keep::kSignals ? data[0].permitted & 1u << CAP_KILL : 0;
+  data[0] = {kept, kept, 0};
+  data[1] = {};
   if (::syscall(SYS_capset, &header, data) != 0) return fail_errno("give up capabilities", errno);
   if (::syscall(SYS_capget, &header, data) != 0) return fail_errno("read own capabilities", errno);
-  for (const auto& half : data) {
-    if ((half.effective | half.permitted | half.inheritable) != 0)
-      return fail("capabilities are still there after giving them up", EPERM);
-  }
+  const uint32_t low = data[0].effective | data[0].permitted | data[0].inheritable;
+  const uint32_t high = data[1].effective | data[1].permitted | data[1].inheritable;
+  if ((low & ~kept) != 0 || high != 0)
+    return fail("capabilities are still there after giving them up", EPERM);
   return ok();
 }
 

@@ -60,8 +60,11 @@ uint32_t own_action(OwnAnswer answer);
 // end: some attribute may be set already.
 Status install_on_all_threads(std::span<const sock_filter> program);
 
-// No core dump, not dumpable, no capability in any set that this process may still change. Before
-// threads are started: capabilities belong to a thread.
-Status give_up_privileges();
+// kSignals: CAP_KILL stays, if it was there, for a parent that must end a child of another uid.
+enum class Keep : uint8_t { kNothing, kSignals };
+
+// No core dump, not dumpable, no capability in any set that this process may still change, but what
+// is kept. Before threads are started: capabilities belong to a thread.
+Status give_up_privileges(Keep keep = Keep::kNothing);
 
 }  // namespace certgate::sandbox

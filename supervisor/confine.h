@@ -7,8 +7,7 @@
 // A hole in a decoder must not be a hole in the host: no exec, no new process, no new executable
 // memory, no namespaces or mounts, no raw, netlink or packet sockets, tracing only to observe. A
 // call that only foreign code would make kills the supervisor, and the agent with it.
-// There is no Landlock domain: Landlock lets a process trace and read only what is in its own
-// domain, and the agent cannot be in one that was made after it.
+// What it can still see of the host is in own_root.h.
 #pragma once
 
 #include "kernel/policy.h"

@@ -1,5 +1,6 @@
 #include "supervisor/content.h"
 
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -46,7 +47,15 @@ Result<kernel::Digest> hash_file(int fd, uint64_t size) {
 bool ContentDigests::agent_can_write(int fd, const ObjectFacts& facts) const {
   struct statvfs s {};
   if (::fstatvfs(fd, &s) != 0 || !(s.f_flag & ST_RDONLY)) return true;
-  return facts.uid == agent_ || (facts.mode & 022) != 0;
+  if ((facts.mode & 022) != 0) return true;
+  if (facts.uid != agent_) return false;
+  // Owners that our user namespace does not map look like `nobody`, who may be the agent. The
+  // kernel knows: a lease is for the owner.
+  if (::fcntl(fd, F_SETLEASE, F_RDLCK) == 0)
+    ::fcntl(fd, F_SETLEASE, F_UNLCK);
+  else if (errno == EACCES)
+    return false;
+  return true;
 }
 
 Result<kernel::Digest> ContentDigests::of(int fd, const ObjectFacts& facts) {

@@ -24,6 +24,7 @@
 #include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
 #include "supervisor/open_call.h"
+#include "supervisor/own_root.h"
 #include "supervisor/path_change.h"
 #include "supervisor/path_read.h"
 #include "supervisor/report.h"
@@ -207,7 +208,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   if (terminal) hosting.spec.terminal = terminal->streams();
   preload_name_services(hosting.policy);
   // While the authority opens its log: nothing of the agent runs before the grant.
-  CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));
+  const Status entered = enter_own_namespaces();
+  CG_TRY(sandbox::Sandbox box, sandbox::launch(hosting.spec));  // says why where they are refused
+  CG_CHECK(entered);
+  CG_CHECK(enter_own_root());
   prepare_process();
   CG_CHECK(sandbox::give_up_privileges());
 
