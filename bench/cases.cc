@@ -95,6 +95,23 @@ Case connect_own_case(const Scene& scene, size_t operations) {
   return common(scene, "connect-own", "the same to a listener of the agent's own", operations, loop, Trap::kConnect);
 }
 
+// A second agent's opens while a first one floods with 64 threads. How much of it is the machine's
+// two CPUs and not ours is told by the same flood without certgate.
+Case fairness_case(const Scene& scene, size_t operations) {
+  const Words loop = inner(scene, "open", operations) + Words{scene.small_file};
+  const Words flood{scene.inner_program, "--inner", "flood", "64", "0", scene.small_file};
+  const Words gated = certgate_run(scene) + loop, gated_flood = certgate_run(scene) + flood;
+  Case c{"fairness", "opens of one agent beside 64 threads that open", true, operations, {}};
+  const std::string missing = certgate_missing(scene);
+  c.variants.push_back({"native", {loop, Trap::kNone, false}, {}});
+  c.variants.push_back({"native+native", {loop, Trap::kNone, false, flood}, {}, "native"});
+  c.variants.push_back({"native+certgate", {loop, Trap::kNone, false, gated_flood}, missing, "native"});
+  c.variants.push_back({"certgate", {gated, Trap::kNone, false}, missing});
+  c.variants.push_back({"certgate+native", {gated, Trap::kNone, false, flood}, missing, "certgate"});
+  c.variants.push_back({"certgate+certgate", {gated, Trap::kNone, false, gated_flood}, missing, "certgate"});
+  return c;
+}
+
 Case start_case(const Scene& scene, size_t operations) {
   const Words loop = inner(scene, "spawn", operations) + Words{"0"};
   const Words program{"/bin/true"};
@@ -161,7 +178,7 @@ struct CaseRow {
 constexpr CaseRow kCases[] = {
     {"open", open_case, 10'000, 2'000},      {"exec", exec_case, 100, 20},
     {"connect", connect_case, 500, 100},     {"connect-own", connect_own_case, 500, 100},
-    {"start", start_case, 5, 1},             {"workload", workload_case, 2, 1},
+    {"fairness", fairness_case, 5'000, 500}, {"start", start_case, 5, 1},             {"workload", workload_case, 2, 1},
     {"git", [](const Scene& s, size_t n) { return program_case(s, kGit, n); }, 3, 1},
     {"python", [](const Scene& s, size_t n) { return program_case(s, kPython, n); }, 5, 1},
     {"compile", [](const Scene& s, size_t n) { return program_case(s, kCompile, n); }, 2, 1},
@@ -200,6 +217,20 @@ Row make_row(const Case& c, const Variant& v, const Series& s, std::optional<int
   if (c.tail) row.p99_us = median(s.p99s);
   if (!s.same_cpu) row.note = "this kernel has no SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): a slower floor";
   return row;
+}
+
+// Round by round: a busy moment of the machine is in both.
+std::optional<double> ratio_alone(const Case& c, const std::vector<Series>& series, size_t i) {
+  for (size_t j = 0; j < c.variants.size(); ++j) {
+    if (c.variants[j].name != c.variants[i].alone) continue;
+    const std::vector<double>&with = series[i].p99s, &without = series[j].p99s;
+    std::vector<double> ratios;
+    for (size_t round = 0; round < std::min(with.size(), without.size()); ++round) {
+      if (without[round] > 0) ratios.push_back(with[round] / without[round]);
+    }
+    if (!ratios.empty()) return median(ratios);
+  }
+  return std::nullopt;
 }
 
 void add_ratios(std::vector<Row>& rows) {
@@ -251,6 +282,8 @@ std::vector<Row> measure(const Case& c, size_t rounds, const Scene& scene) {
   std::vector<Row> rows;
   for (size_t i = 0; i < c.variants.size(); ++i) {
     rows.push_back(make_row(c, c.variants[i], series[i], cpu ? std::optional<int>(*cpu) : std::nullopt));
+    if (!series[i].failure.empty()) continue;
+    rows.back().ratio_alone = ratio_alone(c, series, i);
   }
   add_ratios(rows);
   return rows;

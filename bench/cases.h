@@ -16,6 +16,7 @@ struct Variant {
   std::string name;      // stable: native, native-pinned, floor, reference, certgate, …
   Job job;
   std::string missing;   // why it cannot run on this machine, empty when it can
+  std::string alone = {};// the variant that does the same with nothing beside it
 };
 
 struct Case {
@@ -35,6 +36,7 @@ struct Row {
   double median_us = 0, mean_us = 0;
   std::optional<double> p99_us;
   std::optional<double> ratio_native, ratio_floor, ratio_reference;
+  std::optional<double> ratio_alone;  // of the 99th percentiles, median of the rounds' ratios
   size_t rounds = 0;          // that succeeded
   std::optional<int> cpu;     // pinned there
   std::string skipped;        // why there are no figures

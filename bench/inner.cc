@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include <cstring>
 #include <limits>
 #include <sstream>
+#include <thread>
 
 #include "sandbox/fd.h"
 
@@ -168,6 +170,24 @@ Result<size_t> number(const std::string& text, size_t max) {
   return value;
 }
 
+// Opens and closes in so many threads at once, for as long as it is let. Says when all have begun.
+Status flood(size_t threads, const std::string& file) {
+  std::atomic<size_t> begun = 0;
+  for (size_t i = 0; i < threads; ++i) {
+    std::thread([&begun, path = file.c_str()] {
+      for (bool first = true;; first = false) {
+        const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) ::_exit(1);
+        ::close(fd);
+        begun += first;
+      }
+    }).detach();
+  }
+  while (begun < threads) ::usleep(1000);
+  if (::write(STDOUT_FILENO, "r", 1) != 1) return fail_errno("say that all threads have begun", errno);
+  for (;;) ::pause();   // until a signal, or the alarm
+}
+
 Result<Timing> run_verb(const std::vector<std::string>& args) {
   if (args.size() < 3) return fail("usage: --inner VERB COUNT WARM-UP [ARG…]");
   Loop loop;
@@ -178,6 +198,10 @@ Result<Timing> run_verb(const std::vector<std::string>& args) {
   if (args[0] == "connect" && args.size() == 4) {
     CG_TRY(const size_t port, number(args[3], 65535));
     return measure_connect(loop, static_cast<uint16_t>(port));
+  }
+  if (args[0] == "flood" && args.size() == 4) {
+    CG_CHECK(flood(loop.count, args[3]));
+    return Timing{};
   }
   if (args[0] == "connect-own" && args.size() == 3) return measure_connect_own(loop);
   if (args[0] == "spawn" && args.size() >= 5) {

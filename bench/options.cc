@@ -28,10 +28,11 @@ const char* const kUsage =
     "All variants of a case are interleaved in every round; figures are medians over the rounds.\n\n"
     "  --rounds N     rounds of each case (default 5)\n"
     "  --quick        small counts, for a smoke test; the figures are rough\n"
-    "  --only NAME    just this case: open, exec, connect, connect-own, start,\n"
+    "  --only NAME    just this case: open, exec, connect, connect-own, start, fairness,\n"
     "                 workload, git, python or compile (repeatable)\n"
     "  --json         one object a line\n"
-    "  --check        exit 1 when open > 1.5 x floor or exec > 1.6 x native\n"
+    "  --check        exit 1 when open > 1.5 x floor, exec > 1.6 x native, or the p99 of an\n"
+    "                 open beside a flood > 2 x alone\n"
     "  --help         this text\n\n"
     "Exit status: 0 measured, 1 a bar was missed or nothing could be measured, 2 wrong usage.\n";
 

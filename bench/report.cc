@@ -45,6 +45,7 @@ struct Bar {
 constexpr Bar kBars[] = {
     {"open", "certgate-pinned", "floor", &Row::ratio_floor, 1.5},
     {"exec", "certgate-pinned", "native-pinned", &Row::ratio_native, 1.6},
+    {"fairness", "certgate+certgate", "itself alone, by p99", &Row::ratio_alone, 2.0},
 };
 
 }  // namespace
@@ -74,6 +75,7 @@ std::string table(const Case& c, const std::vector<Row>& rows) {
     out += fmt::format("  {:<16}{:>12}{:>12}{:>12}{:>10}{:>10}{:>12}\n", row.variant, cell(row.median_us, decimals),
                        cell(row.mean_us, decimals), cell(row.p99_us, decimals), ratio_cell(row.ratio_native),
                        ratio_cell(row.ratio_floor), ratio_cell(row.ratio_reference));
+    if (row.ratio_alone) out += fmt::format("    p99 is {:.2f} x that of {} alone\n", *row.ratio_alone, row.variant.substr(0, row.variant.find('+')));
     if (!row.note.empty()) out += fmt::format("    {}\n", row.note);
   }
   return out;
@@ -86,12 +88,12 @@ std::string json_lines(const std::vector<Row>& rows) {
     const auto figure = [measured](double value) { return measured ? std::optional<double>(value) : std::nullopt; };
     out += fmt::format(
         R"({{"name":{},"variant":{},"median_us":{},"p99_us":{},"mean_us":{},"ratio_native":{},"ratio_floor":{},)"
-        R"("ratio_reference":{},"rounds":{},"pinned_cpu":{},"skipped":{},"note":{}}})"
+        R"("ratio_reference":{},"rounds":{},"pinned_cpu":{},"skipped":{},"note":{},"ratio_alone":{}}})"
         "\n",
         json_text(row.name), json_text(row.variant), json_number(figure(row.median_us)), json_number(row.p99_us),
         json_number(figure(row.mean_us)), json_number(row.ratio_native), json_number(row.ratio_floor),
         json_number(row.ratio_reference), row.rounds, row.cpu ? std::to_string(*row.cpu) : "null",
-        json_text(row.skipped), json_text(row.note));
+        json_text(row.skipped), json_text(row.note), json_number(row.ratio_alone));
   }
   return out;
 }

@@ -13,7 +13,7 @@ std::string heading(size_t rounds, const Scene& scene);
 std::string table(const Case& c, const std::vector<Row>& rows);
 
 // One object a line; every key is always there: name, variant, median_us, p99_us, mean_us,
-// ratio_native, ratio_floor, ratio_reference, rounds, pinned_cpu, skipped, note.
+// ratio_native, ratio_floor, ratio_reference, rounds, pinned_cpu, skipped, note, ratio_alone.
 std::string json_lines(const std::vector<Row>& rows);
 
 struct Verdict {

@@ -17,6 +17,7 @@
 #include <fstream>
 #include <optional>
 #include <utility>
+#include <utility>
 
 #include "sandbox/wire.h"
 
@@ -176,6 +177,49 @@ Result<Sample> follow(const Job& job, Pipes& pipes, pid_t child, const Scene& sc
   return sample;
 }
 
+// A program that runs beside a job.
+class Companion {
+ public:
+  static Result<Companion> start(const std::vector<std::string>& command, const Scene& scene) {
+    Job job;
+    job.argv = command;
+    CG_TRY(Pipes pipes, make_pipes(scene));
+    std::vector<std::string> copy = command;
+    std::vector<char*> argv;
+    for (std::string& arg : copy) argv.push_back(arg.data());
+    argv.push_back(nullptr);
+    const pid_t parent = ::getpid();
+    Companion made;
+    made.pid_ = ::fork();
+    if (made.pid_ < 0) return fail_errno("start a process", errno);
+    if (made.pid_ == 0) become_job(job, pipes, argv.data(), parent);
+    pipes.out_write.reset();
+    pollfd ready{pipes.out_read.get(), POLLIN, 0};
+    char byte = 0;
+    while (::poll(&ready, 1, kPatienceMs) < 0 && errno == EINTR && !interrupted()) {
+    }
+    if (::read(pipes.out_read.get(), &byte, 1) != 1) return fail("what runs beside did not begin: " + complaint(scene));
+    return made;
+  }
+  Companion() = default;
+  Companion(Companion&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
+  Companion& operator=(Companion&& other) noexcept {
+    std::swap(pid_, other.pid_);
+    return *this;
+  }
+  Companion(const Companion&) = delete;
+  Companion& operator=(const Companion&) = delete;
+  ~Companion() {
+    if (pid_ < 0) return;
+    ::kill(pid_, SIGTERM);   // ours, and not reaped yet; its own alarm ends it at the latest
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+
+ private:
+  pid_t pid_ = -1;
+};
+
 }  // namespace
 
 void watch_interrupts() {
@@ -198,6 +242,10 @@ Result<int> pinned_cpu() {
 
 Result<Sample> run_job(const Job& job, const Scene& scene) {
   CG_TRY(const int cpu, pinned_cpu());
+  std::optional<Companion> beside;
+  if (!job.beside.empty()) {
+    CG_TRY(beside, Companion::start(job.beside, scene));
+  }
   CG_TRY(Pipes pipes, make_pipes(scene));
   std::vector<std::string> copy = job.argv;
   std::vector<char*> argv;

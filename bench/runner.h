@@ -19,6 +19,7 @@ struct Job {
   std::vector<std::string> argv;   // argv[0] is a path
   Trap trap = Trap::kNone;         // kNone: nothing of ours answers calls
   bool pinned = false;             // the whole job, and we who answer, on one CPU
+  std::vector<std::string> beside = {}; // runs meanwhile, from when it has written a byte to when the job ends
 };
 
 struct Sample {
