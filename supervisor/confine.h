@@ -20,7 +20,8 @@ namespace certgate::supervisor {
 sandbox::OwnCalls supervisor_calls();
 
 // Loads the host's name service modules, where the policy names hosts: libc would load them at the
-// first lookup, when no code can be loaded any more.
+// first lookup, when no code can be loaded any more. A module that is not there then, or wants what
+// the filter refuses, is passed over; where nsswitch.conf names no other, no name is found.
 void preload_name_services(const kernel::Policy& policy);
 
 Status confine_supervisor();

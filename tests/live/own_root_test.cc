@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -151,6 +153,53 @@ TEST_F(OwnRoot, TheRootHoldsOnlyWhatNamesAreLookedUpWith) {
                                                                         : Status(fail("not shown"));
             }),
             0);
+}
+
+// A policy that names a host: then the name services are loaded before the confinement.
+kernel::Policy policy_with_a_host() {
+  kernel::Policy policy;
+  kernel::Rule rule;
+  rule.effect = kernel::Effect::kAllow;
+  rule.verbs = {kernel::Verb::kConnect};
+  auto endpoint = kernel::EndpointPattern::parse("a.test:443");
+  if (endpoint) rule.endpoints.push_back(*endpoint);
+  policy.rules.push_back(std::move(rule));
+  return policy;
+}
+
+// The supervisor's confinement on a host with this /etc/nsswitch.conf; then a lookup of `name`.
+Status lookup_under(const std::string& switch_file, const char* name) {
+  CG_CHECK(enter_own_namespaces());
+  if (::mount(switch_file.c_str(), "/etc/nsswitch.conf", nullptr, MS_BIND, nullptr) != 0)
+    return fail_errno("bind nsswitch.conf", errno);
+  preload_name_services(policy_with_a_host());
+  CG_CHECK(enter_own_root());
+  CG_CHECK(sandbox::give_up_privileges());
+  CG_CHECK(confine_supervisor());
+  addrinfo* found = nullptr;
+  if (const int error = ::getaddrinfo(name, nullptr, nullptr, &found); error != 0)
+    return fail(::gai_strerror(error));
+  ::freeaddrinfo(found);
+  return ok();
+}
+
+TEST_F(OwnRoot, NamesAreLookedUpWithTheServicesThatTheHostHas) {
+  if (::access("/etc/nsswitch.conf", F_OK) != 0) GTEST_SKIP() << "no /etc/nsswitch.conf";
+  const std::string file = directory + "/nsswitch.conf";
+  struct Row {
+    const char* hosts;
+    bool found;
+  };
+  // A service that is not installed, or wants what the filter refuses (netlink), is passed over;
+  // where there is no other, nothing is found. None of it kills the supervisor.
+  for (const Row& row : {Row{"files", true}, Row{"nowhere files", true},
+                         Row{"nis myhostname mymachines resolve files", true},
+                         Row{"nowhere", false}, Row{"nowhere nis [NOTFOUND=return]", false}}) {
+    std::ofstream(file) << "hosts: " << row.hosts << "\n";
+    EXPECT_EQ(reached_after([&]() -> Status { return lookup_under(file, "localhost"); }),
+              row.found ? 0 : kNotSetUp)
+        << row.hosts;
+  }
 }
 
 }  // namespace
