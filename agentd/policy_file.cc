@@ -11,6 +11,7 @@
 #include <map>
 
 #include "agentd/duration.h"
+#include "agentd/limits_file.h"
 #include "agentd/toml_reader.h"
 
 namespace certgate::agentd {
@@ -50,7 +51,7 @@ class Compiler {
   void add_sandbox(TomlFile& file, const toml::node* node);
   void read_verbs(TomlFile& file, TableReader& reader, Rule& rule);
   void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
-  void read_limits(TomlFile& file, TableReader& reader, Rule& rule);
+  void read_terms(TomlFile& file, TableReader& reader, Rule& rule);
   // Replaces "@set" by its members, "@workspace" and "~" by directories.
   std::vector<std::string> expand(TomlFile& file, const toml::source_region& at,
                                   const std::vector<std::string>& items, size_t depth = 0);
@@ -220,7 +221,7 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
   }
 }
 
-void Compiler::read_limits(TomlFile& file, TableReader& reader, Rule& rule) {
+void Compiler::read_terms(TomlFile& file, TableReader& reader, Rule& rule) {
   std::string ttl, durability;
   uint64_t value = 0;
   if (reader.text("ttl", ttl, Need::kOptional)) {
@@ -251,7 +252,7 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   reader.text_lists("argv", rule.argvs);
   read_endpoints(file, reader, rule);
   const bool has_accept = reader.texts("accept", accept, Need::kOptional);
-  read_limits(file, reader, rule);
+  read_terms(file, reader, rule);
   reader.done();
   if (file.error) return;
   const bool allows = rule.effect == kernel::Effect::kAllow;
@@ -363,6 +364,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   const toml::node* zones = reader.take("zone", Need::kOptional);
   const toml::node* rules = reader.take("rule", Need::kOptional);
   const toml::node* sandbox = reader.take("sandbox", Need::kOptional);
+  const toml::node* limits = reader.take("limits", Need::kOptional);
   reader.done();
   if (file.error) return *file.error;
   if (depth > kMaxExtendsDepth) return fail(file.path + ": 'extends' nested more than 8 deep");
@@ -380,6 +382,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   add_zones(file, zones);
   add_rules(file, rules);
   add_sandbox(file, sandbox);
+  read_limits(file, limits, out_.limits);
   return file.error ? Status(*file.error) : ok();
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "agentd/limits.h"
 #include "kernel/policy.h"
 #include "kernel/result.h"
 
@@ -25,6 +26,7 @@ struct CompiledPolicy {
   std::vector<std::string> read_only;                        // further host paths to show inside
   std::vector<std::string> env_pass;                         // names of variables handed through
   std::vector<std::pair<std::string, std::string>> env_set;  // variables set by policy
+  Limits limits;                                             // the smallest of all files
 };
 
 Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context);

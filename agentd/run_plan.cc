@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <pwd.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -26,8 +25,6 @@ constexpr const char* kFallbackHome = "/home/agent";
 constexpr const char* kPassedVariables[] = {"PATH",      "LANG",     "LANGUAGE", "TERM",
                                             "COLORTERM", "NO_COLOR", "TZ"};
 constexpr const char* kDefaultPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-constexpr rlim_t kMaxFiles = 65536;
-constexpr rlim_t kMaxProcesses = 8192;
 
 Result<std::string> real_path(const std::string& path) {
   const std::unique_ptr<char, void (*)(void*)> real(::realpath(path.c_str(), nullptr), std::free);
@@ -181,12 +178,6 @@ std::vector<std::string> environment(const Account& account, const CompiledPolic
   return out;
 }
 
-rlim_t at_most(int resource, rlim_t wanted) {
-  rlimit now{};
-  if (::getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) return wanted;
-  return std::min(now.rlim_max, wanted);
-}
-
 std::string shell_line(const std::vector<std::string>& argv) {
   std::string out;
   for (const std::string& arg : argv) {
@@ -232,9 +223,6 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   plan.spec.argv = options.command;
   plan.spec.cwd = here && is_within(*here, workspace) ? *here : workspace;
   plan.spec.env = environment(account, plan.policy, plan.spec.cwd);
-  plan.spec.limits = {{RLIMIT_CORE, 0},
-                      {RLIMIT_NOFILE, at_most(RLIMIT_NOFILE, kMaxFiles)},
-                      {RLIMIT_NPROC, at_most(RLIMIT_NPROC, kMaxProcesses)}};
   plan.command_line = shell_line(options.command);
   return plan;
 }

@@ -27,6 +27,7 @@ struct ChildPlan {
   std::string uid_map, gid_map;
   std::string hostname, cwd;
   std::vector<std::pair<int, rlim_t>> limits;
+  std::vector<int> entrances;
   std::vector<std::string> programs;  // candidates for execve, in the order of PATH
   std::vector<char*> argv, env;       // point into the Spec, which outlives the clone
   char* title = nullptr;              // where the kernel finds our command line

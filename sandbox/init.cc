@@ -76,9 +76,18 @@ void hide_command_line(const ChildPlan& plan) {
   if (plan.title_size > sizeof kTitle) std::memcpy(plan.title, kTitle, sizeof kTitle);
 }
 
+// Before anything else: what is inside, and what it uses, is counted from the first process on.
+Failure enter_cgroups(const ChildPlan& plan) {
+  for (const int entrance : plan.entrances) {
+    if (write(entrance, "0", 1) != 1) return fail_step(Step::kCgroup);
+  }
+  return {};
+}
+
 Failure set_up(ChildPlan& plan) {
   if (!mutant(Mutant::kDeathOfSupervisor) && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
     return fail_step(Step::kInit, "(death signal)");
+  if (const Failure failure = enter_cgroups(plan)) return failure;
   umask(0);  // modes of mount points are exact
   if (const Failure failure = map_ids(plan)) return failure;
   for (const NamespaceStep& item : kNamespaces) {

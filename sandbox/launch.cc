@@ -118,6 +118,7 @@ Result<ChildPlan> make_plan(const Spec& spec) {
   plan.hostname = spec.hostname;
   plan.cwd = spec.cwd;
   plan.limits = spec.limits;
+  plan.entrances = spec.entrances;
   plan.programs = programs_of(spec);
   plan.argv = pointers(spec.argv);
   plan.env = pointers(spec.env);

@@ -47,7 +47,8 @@ struct Spec {
   std::string cwd;                     // absolute, inside
   std::string hostname = "certgate";
   std::vector<std::pair<int, rlim_t>> limits;  // RLIMIT_* -> hard and soft limit
-  uint64_t tmp_bytes = 1ull << 30;             // size limit of each tmpfs (/tmp, home, /dev/shm)
+  std::vector<int> entrances;       // of the cgroups that the sandbox lives in (cgroup.h); lent
+  uint64_t tmp_bytes = 1ull << 30;  // size limit of each tmpfs (/tmp, home, /dev/shm)
   unsigned terminal = 0;  // bit N: the agent's descriptor N is a private pty, not the caller's N
 };
 

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <utility>
 
+#include "sandbox/cgroup.h"
 #include "sandbox/fd.h"
 #include "sandbox/launch.h"
 #include "sandbox/probe_agent.h"
@@ -117,7 +118,7 @@ Spec probe_spec(const std::string& workspace) {
 }
 
 // The probing process: never returns to the caller's code.
-[[noreturn]] void probe_process(int fd, const std::string& workspace) {
+[[noreturn]] void probe_process(int fd, const std::string& workspace, const Cgroup& group) {
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (const Status dropped = drop_privileges(); !dropped) {
     send_check(fd, plain_check("drop to an ordinary user", dropped.error()));
@@ -132,7 +133,9 @@ Spec probe_spec(const std::string& workspace) {
   }
   close(output[1]);
   Failure failure;
-  Result<Sandbox> launched = launch(probe_spec(workspace), failure);
+  Spec spec = probe_spec(workspace);
+  spec.entrances = group.entrances();
+  Result<Sandbox> launched = launch(spec, failure);
   if (!report_launch(fd, failure, launched)) _exit(1);
   close(1);  // the agent holds the only writing end
   probe_agent(std::move(launched).value(), UniqueFd(output[0]),
@@ -170,8 +173,9 @@ std::vector<Check> run_probe(const std::string& workspace) {
   std::array<int, 2> report{};
   if (pipe2(report.data(), O_CLOEXEC) != 0)
     return {plain_check("start the probe", fail_errno("pipe", errno))};
+  const Cgroup group = Cgroup::make({.memory = 256 << 20, .processes = 256, .cpu_milli = {}}, {});
   const pid_t pid = fork();
-  if (pid == 0) probe_process(report[1], workspace);
+  if (pid == 0) probe_process(report[1], workspace, group);
   const int fork_error = errno;
   close(report[1]);
   const UniqueFd reader(report[0]);
@@ -206,25 +210,37 @@ std::vector<Check> probe_host() {
   return checks;
 }
 
-Check probe_cgroup() {
-  Check check{"find a cgroup hierarchy for limits",
-              true,
-              false,
-              "",
-              "limits on memory and processes come from rlimits only",
-              "boot with the unified hierarchy (systemd.unified_cgroup_hierarchy=1)"};
-  struct statfs info {};
-  if (statfs("/sys/fs/cgroup", &info) == 0 && info.f_type == CGROUP2_SUPER_MAGIC) {
-    check.detail = "v2";
-  } else if (statfs("/sys/fs/cgroup/memory", &info) == 0 && info.f_type == CGROUP_SUPER_MAGIC) {
-    const bool hybrid =
-        statfs("/sys/fs/cgroup/unified", &info) == 0 && info.f_type == CGROUP2_SUPER_MAGIC;
-    check.detail = hybrid ? "hybrid: controllers on v1" : "v1";
-  } else {
-    check.ok = false;
-    check.detail = "none";
+std::vector<Check> probe_limits() {
+  struct Row {
+    Resource resource;
+    const char* what;
+    const char* without;
+  };
+  constexpr Row kRows[] = {
+      {Resource::kMemory, "limit the agent's memory",
+       "limits.memory of a policy holds for each process, not for all together (RLIMIT_DATA)"},
+      {Resource::kProcesses, "limit the agent's processes",
+       "limits.processes is held by RLIMIT_NPROC in the sandbox's user namespace"},
+      {Resource::kCpu, "limit the agent's processor time",
+       "an agent whose policy has limits.cpu is not started"}};
+  const Cgroup group =
+      Cgroup::make({.memory = 64 << 20, .processes = 64, .cpu_milli = 1000}, CgroupSources{});
+  std::vector<Check> checks;
+  for (const Row& row : kRows) {
+    const Means means = group.means(row.resource);
+    Check check{row.what,
+                means != Means::kNone,
+                false,
+                "",
+                row.without,
+                "start certgate in a delegated cgroup (systemd-run --user --scope -p Delegate=yes "
+                "certgate …) or as root"};
+    check.detail = !check.ok                  ? group.why(row.resource)
+                   : means == Means::kCgroup2 ? "cgroup v2, " + group.where(row.resource)
+                                              : "cgroup v1, " + group.where(row.resource);
+    checks.push_back(std::move(check));
   }
-  return check;
+  return checks;
 }
 
 }  // namespace certgate::sandbox

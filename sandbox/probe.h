@@ -25,7 +25,7 @@ struct Check {
 // In the order in which `run` does them. Ends with the first required one that fails.
 std::vector<Check> probe_host();
 
-// "v2", "v1 (…)", "hybrid" or "none": which cgroup hierarchy limits could use.
-Check probe_cgroup();
+// What would hold each limit: a cgroup is made for it, entered and removed again.
+std::vector<Check> probe_limits();
 
 }  // namespace certgate::sandbox

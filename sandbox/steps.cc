@@ -21,6 +21,9 @@ constexpr const char* kReport = "report this with the output of certgate doctor 
 
 constexpr StepRow kRows[] = {
     {Step::kClone, "create user and pid namespaces", kNoSandbox, kUsernsCure},
+    {Step::kCgroup, "enter the agent's cgroup", kNoSandbox,
+     "start certgate where nothing else manages its cgroups (systemd-run --user --scope -p "
+     "Delegate=yes)"},
     {Step::kIdMap, "map the agent's uid and gid", kNoSandbox, kUsernsCure},
     {Step::kMountNamespace, "create a mount namespace", kNoSandbox, kNamespaceCure},
     {Step::kNetNamespace, "create a network namespace", kNoSandbox, kNamespaceCure},

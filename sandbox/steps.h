@@ -18,6 +18,7 @@ namespace certgate::sandbox {
 
 enum class Step : uint8_t {
   kClone,
+  kCgroup,
   kIdMap,
   kMountNamespace,
   kNetNamespace,

@@ -209,6 +209,7 @@ struct Datagrams::Impl : std::enable_shared_from_this<Datagrams::Impl> {
     const std::pair target(who.to.address, who.to.port);
     const auto known = refused.find(target);
     if (known != refused.end() && now < known->second) return nullptr;
+    if (session.crowded()) return nullptr;  // lost, as a datagram may be: nothing was decided
     if (refused.size() >= kMaxRefused) refused.clear();
     kernel::ConnectEffect effect;
     effect.transport = kernel::Transport::kUdp;

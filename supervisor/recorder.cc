@@ -22,10 +22,12 @@ int64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
-Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq)
+Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq,
+                   RecordRate* rate)
     : run_(std::move(run)),
       token_(std::move(token)),
       segment_(std::move(segment)),
+      rate_(rate),
       next_seq_(next_seq) {}
 
 Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability) {
@@ -62,6 +64,7 @@ Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durabili
     failed_ = true;
     return fail_errno("fdatasync of the log segment", errno);
   }
+  if (rate_ != nullptr) rate_->count(record.boot_ns);
   return next_seq_++;
 }
 

@@ -16,12 +16,15 @@
 #include "kernel/record.h"
 #include "kernel/result.h"
 #include "sandbox/fd.h"
+#include "supervisor/record_rate.h"
 
 namespace certgate::supervisor {
 
 class Recorder {
  public:
-  Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq);
+  // `rate`, if any, counts every record and must outlive this.
+  Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq,
+           RecordRate* rate = nullptr);
 
   // Fills run, seq, times and token, and writes one frame. Returns the record's seq. Thread-safe.
   Result<uint64_t> append(kernel::Record record, kernel::Durability durability);
@@ -30,6 +33,8 @@ class Recorder {
   Status close(kernel::Record stop);
 
   bool closed();
+  // More records than the agent may make: what can wait or be left unjudged should be.
+  bool crowded() const { return rate_ != nullptr && rate_->full(); }
   const std::string& run() const { return run_; }
 
  private:
@@ -38,6 +43,7 @@ class Recorder {
   const std::string run_;
   const std::string token_;
   const sandbox::UniqueFd segment_;
+  RecordRate* const rate_;
   std::mutex mutex_;  // guards the fields below and the order of frames
   uint64_t next_seq_;
   bool failed_ = false, closed_ = false;

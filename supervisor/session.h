@@ -98,7 +98,8 @@ class Session {
   // The label of an unopened file: stored, else its zone's.
   Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path) const;
   kernel::Label label() const;
-  size_t refusals() const;  // printed so far
+  bool crowded() const { return recorder_.crowded(); }  // see Recorder
+  size_t refusals() const;                              // printed so far
   const kernel::Decider& decider() const { return decider_; }
   // Called once when the log or the label store has failed: must end the agent.
   void on_fatal(std::function<void(const std::string&)> handler) { fatal_ = std::move(handler); }

@@ -23,10 +23,12 @@
 #include "supervisor/connect_call.h"
 #include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
+#include "supervisor/limit_watch.h"
 #include "supervisor/open_call.h"
 #include "supervisor/own_root.h"
 #include "supervisor/path_change.h"
 #include "supervisor/path_read.h"
+#include "supervisor/record_rate.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
 #include "supervisor/self_test.h"
@@ -77,8 +79,9 @@ void kill_sandbox(int init_pidfd) {
 // The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed
 // on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
-                 NetCalls& net, PathChanges& changes, PathReads& reads) {
+                 NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate) {
   for (;;) {
+    rate.wait_for_room();
     const auto call = listener.receive();
     if (!call) return;
     switch (call->nr) {
@@ -140,9 +143,28 @@ struct Ended {
   int signal = 0;
 };
 
+// Looks at the limits once a second.
+class LimitTimer {
+ public:
+  LimitTimer(asio::io_context& io, LimitWatch& watch) : timer_(io), watch_(watch) { wait(); }
+
+ private:
+  void wait() {
+    timer_.expires_after(std::chrono::seconds(1));
+    timer_.async_wait([this](const boost::system::error_code& e) {
+      if (e) return;
+      watch_.look();
+      wait();
+    });
+  }
+
+  asio::steady_timer timer_;
+  LimitWatch& watch_;
+};
+
 // Runs the io loop until init has ended. Returns the exit status.
 Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalPump* terminal,
-                          std::optional<uint64_t> timeout_ns) {
+                          std::optional<uint64_t> timeout_ns, LimitWatch& limits) {
   Ended ended_by;
   asio::posix::stream_descriptor ended(io, ::fcntl(box.init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
   asio::signal_set stop(io, SIGTERM, SIGHUP);
@@ -161,17 +183,20 @@ Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalP
       kill_sandbox(box.init_pidfd.get());
     });
   }
+  LimitTimer look(io, limits);
   ended.async_wait(asio::posix::stream_descriptor::wait_read,
                    [&io](const boost::system::error_code&) { io.stop(); });
   io.run();
   if (terminal != nullptr) terminal->finish();
   const Result<int> status = sandbox::wait_agent(box);
+  limits.look();
   if (status) return exit_status(*status);
   if (ended_by.timeout) {
     print_line("certgate: the time given by --timeout is up; the agent was ended");
     return kExitTimeout;
   }
   if (ended_by.signal != 0) return 128 + ended_by.signal;
+  if (limits.met(sandbox::Resource::kMemory)) return 128 + SIGKILL;  // it chose pid 1
   return status.error();
 }
 
@@ -223,7 +248,9 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(LabelView labels,
          LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
   Channel channel(std::move(channel_fd));
-  Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq);
+  RecordRate rate(hosting.records_per_second,
+                  [&] { say_record_rate(hosting.records_per_second, hosting.report); });
+  Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq, &rate);
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
@@ -258,12 +285,14 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   PathReads reads(trap);
   CG_CHECK(confine_supervisor());
   CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), recorder, channel, digests));
-  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads); });
+  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); });
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 
   if (pump) pump->start();
+  const sandbox::Cgroup unbounded;
+  LimitWatch limits(hosting.cgroup != nullptr ? *hosting.cgroup : unbounded, hosting.report);
   CG_CHECK(sandbox::release(box));
-  CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns));
+  CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;
   stop.error = static_cast<uint32_t>(status);

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernel/policy.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/launch.h"
 #include "supervisor/session.h"
 
@@ -20,7 +21,9 @@ struct Hosting {
   sandbox::Spec spec;
   kernel::Label initial;  // of argv, environment and stdin
   Report report = Report::kText;
-  std::optional<uint64_t> timeout_ns;  // then the agent and all it started are ended
+  std::optional<uint64_t> timeout_ns;       // then the agent and all it started are ended
+  const sandbox::Cgroup* cgroup = nullptr;  // that the spec's entrances lead to
+  uint64_t records_per_second = 20000;
 };
 
 // Exit statuses of `certgate run` that are not the command's own.

@@ -120,7 +120,7 @@ int doctor_main(const Args& args) {
   }
   std::vector<Check> checks{check_state(options->state)};
   for (Check& check : sandbox::probe_host()) checks.push_back(std::move(check));
-  checks.push_back(sandbox::probe_cgroup());
+  for (Check& check : sandbox::probe_limits()) checks.push_back(std::move(check));
   bool works = true;
   for (const Check& check : checks) {
     works = works && (check.ok || !check.required);

@@ -17,6 +17,7 @@
 #include "agentd/cli/verbs.h"
 #include "agentd/confine.h"
 #include "agentd/duration.h"
+#include "agentd/limits.h"
 #include "agentd/run_plan.h"
 #include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
@@ -118,15 +119,21 @@ Status become(const RunPlan& plan) {
 }
 
 [[noreturn]] void supervisor_process(const RunPlan& plan, const RunOptions& options,
-                                     sandbox::UniqueFd channel, pid_t parent) {
+                                     const sandbox::Cgroup& cgroup, sandbox::UniqueFd channel,
+                                     pid_t parent) {
   auto end = [](const std::string& what) {
     std::_Exit(what.empty() ? kExitFailed : trouble(what));
   };
   if (auto status = become(plan); !status) end(status.error().what);
   if (::getppid() != parent) end("");
-  supervisor::Hosting hosting{plan.policy.policy, plan.spec, plan.initial,
-                              options.json ? supervisor::Report::kJson : supervisor::Report::kText,
-                              options.timeout_ns};
+  supervisor::Hosting hosting{
+      plan.policy.policy,
+      plan.spec,
+      plan.initial,
+      options.json ? supervisor::Report::kJson : supervisor::Report::kText,
+      options.timeout_ns,
+      &cgroup,
+      plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond)};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
   if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);
@@ -178,6 +185,11 @@ int run_main(const Args& args) {
   auto plan = make_run_plan(options);
   if (!plan) return trouble(plan.error().what);
 
+  auto limits = impose(plan->policy.limits, plan->spec);
+  if (!limits) return trouble(limits.error().what);
+  for (const std::string& line : limits->weaker) supervisor::print_line(line);
+  if (options.json) supervisor::print_line(limits->json);
+
   // Ours to give back when the supervisor, which changes its modes, dies without doing so.
   const auto terminal = supervisor::OperatorTerminal::find();
 
@@ -191,7 +203,7 @@ int run_main(const Args& args) {
   if (child < 0) return trouble(fail_errno("start a supervisor", errno).what);
   if (child == 0) {
     ours.reset();
-    supervisor_process(*plan, options, std::move(theirs), parent);
+    supervisor_process(*plan, options, limits->cgroup, std::move(theirs), parent);
   }
   theirs.reset();
   supervisor_pid = child;

@@ -90,6 +90,39 @@ TEST_F(PolicyFileTest, ErrorsNameThePlaceAndTheCure) {
   refuses("name = [\n", "", "");
 }
 
+TEST_F(PolicyFileTest, LimitsOfLayeredPoliciesAreTheSmallerOfBoth) {
+  std::ofstream(dir_ / "base.toml")
+      << "name = \"b\"\n[limits]\nmemory = \"1G\"\nprocesses = 64\ncpu = 1\n";
+  const auto policy = load(
+      "name = \"x\"\nextends = [\"base\"]\n[limits]\nmemory = \"2G\"\nprocesses = 32\ncpu = 0.5\n"
+      "tmp = \"64M\"\nopen_files = 100\nrecords_per_second = 1000\n");
+  ASSERT_TRUE(policy) << policy.error().what;
+  EXPECT_EQ(policy->limits.memory, uint64_t{1} << 30);
+  EXPECT_EQ(policy->limits.processes, 32u);
+  EXPECT_EQ(policy->limits.cpu_milli, 500u);
+  EXPECT_EQ(policy->limits.tmp, uint64_t{64} << 20);
+  EXPECT_EQ(policy->limits.open_files, 100u);
+  EXPECT_EQ(policy->limits.records_per_second, 1000u);
+}
+
+TEST_F(PolicyFileTest, WrongLimitsNameThePlaceAndTheForm) {
+  const std::string head = "name = \"x\"\n[limits]\n";
+  ASSERT_TRUE(load(head));
+  refuses(head + "memory = 2\n", "3:10", "\"512M\" or \"2G\"");
+  for (const char* bad :
+       {"\"2\"", "\"2GB\"", "\"-2G\"", "\"0G\"", "\"15M\"", "\"9999999T\"", "2.5"})
+    refuses(head + "memory = " + bad + "\n", "3:10", "'memory' must be");
+  for (const char* bad : {"0", "7", "-1", "\"64\"", "1.5", "4194305"})
+    refuses(head + "processes = " + bad + "\n", "3:13", "'processes' must be");
+  for (const char* bad : {"0", "0.001", "-1", "nan", "inf", "\"1\"", "1025"})
+    refuses(head + "cpu = " + bad + "\n", "3:7", "'cpu' must be");
+  refuses(head + "tmp = \"512K\"\n", "3:7", "'tmp'");
+  refuses(head + "open_files = 3\n", "3:14", "'open_files'");
+  refuses(head + "records_per_second = 1\n", "3:22", "'records_per_second'");
+  refuses(head + "disk = \"1G\"\n", "3:1", "unknown key 'disk'");
+  refuses("name = \"x\"\nlimits = 3\n", "2:10", "[limits]");
+}
+
 TEST_F(PolicyFileTest, NothingThatIsWrittenCrashesTheCompiler) {
   std::mt19937 random(7);
   std::ifstream in(fs::path(CERTGATE_SOURCE_DIR) / "policies/examples/quickstart.toml");

@@ -1,0 +1,40 @@
+// Record rate: how fast an agent may fill the operator's disk with records.
+//
+//   RecordRate rate(20000, [] { say_so(); });
+//   rate.count(now);              // by the recorder, one for each record
+//   rate.wait_for_room();         // by the notify thread, before it takes the next call
+//
+// Records are never dropped: beyond the rate, counted over kBurstSeconds, the agent's next calls
+// stay in the kernel's queue, where a signal or the end of their caller still finds them. Only this
+// agent waits, since each has a supervisor of its own.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+namespace certgate::supervisor {
+
+inline constexpr int64_t kBurstSeconds = 10;
+
+class RecordRate {
+ public:
+  // `on_first_wait` is called once, by the thread that waits.
+  RecordRate(uint64_t per_second, std::function<void()> on_first_wait);
+
+  // Times are CLOCK_BOOTTIME. Calls must be ordered by the caller's lock.
+  void count(int64_t now_ns);
+  // When the next call may be taken; 0 when at once.
+  int64_t resume_at() const { return resume_at_.load(std::memory_order_relaxed); }
+  bool full() const;
+  void wait_for_room();
+
+ private:
+  const int64_t cost_ns_;  // of one record
+  std::function<void()> on_first_wait_;
+  int64_t paid_until_ns_ = 0;
+  std::atomic<int64_t> resume_at_{0};
+  bool said_ = false;  // of the notify thread
+};
+
+}  // namespace certgate::supervisor
