@@ -28,7 +28,7 @@ inline constexpr uint64_t kDefaultProcesses = 8192;
 inline constexpr uint64_t kMaxProcesses = 4194304;
 inline constexpr uint64_t kDefaultOpenFiles = 65536;
 inline constexpr uint64_t kDefaultTmp = 1ull << 30;
-inline constexpr uint64_t kDefaultRecordsPerSecond = 20000;
+inline constexpr uint64_t kDefaultRecordsPerSecond = 10000;
 
 struct Limits {
   std::optional<uint64_t> memory;              // bytes

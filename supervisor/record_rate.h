@@ -1,6 +1,6 @@
 // Record rate: how fast an agent may fill the operator's disk with records.
 //
-//   RecordRate rate(20000, [] { say_so(); });
+//   RecordRate rate(10000, [] { say_so(); });
 //   rate.count(now);              // by the recorder, one for each record
 //   rate.wait_for_room();         // by the notify thread, before it takes the next call
 //

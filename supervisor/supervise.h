@@ -23,7 +23,7 @@ struct Hosting {
   Report report = Report::kText;
   std::optional<uint64_t> timeout_ns;       // then the agent and all it started are ended
   const sandbox::Cgroup* cgroup = nullptr;  // that the spec's entrances lead to
-  uint64_t records_per_second = 20000;
+  uint64_t records_per_second = 10000;
 };
 
 // Exit statuses of `certgate run` that are not the command's own.

@@ -91,7 +91,8 @@ TEST_F(CgroupTest, TheGroupIsTheNearestPlaceWithAllControllers) {
   EXPECT_EQ(group.entrances().size(), 1u);
 }
 
-TEST_F(CgroupTest, OneControllerIsTakenWhereAllCannotBeHad) {
+TEST_F(CgroupTest, WhatIsNotOfferedIsNotBound) {
+  offer("user/session", "pids");
   withhold();
   delegate("user", "pids");
   const Cgroup group = Cgroup::make(all_, sources());
