@@ -1,0 +1,323 @@
+"""Limits: what an agent may use is bounded, by a cgroup where there is one; the host and other agents go on.
+
+usage: limits.py --certgate build/bin/certgate
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+from harness import Checks, hosts
+
+PYTHON = "/usr/bin/python3"
+GROUPS = pathlib.Path("/sys/fs/cgroup")
+
+HOG = """
+    import sys
+    held = []
+    for i in range(int(sys.argv[1])):
+        held.append(bytearray(b"x" * (1 << 20)))
+    print("had", len(held), "MiB")
+"""
+FORKS = """
+    import os, sys, time
+    made = 0
+    for i in range(int(sys.argv[1])):
+        try:
+            if os.fork() == 0:
+                time.sleep(30); os._exit(0)
+        except OSError as e:
+            print("stopped by", e.errno); break
+        made += 1
+    print("made", made)
+    sys.stdout.flush()
+    os.kill(0, 9)
+"""
+SPIN = """
+    import os, sys, time
+    children = []
+    for i in range(2):
+        pid = os.fork()
+        if pid == 0:
+            end = time.monotonic() + 2
+            while time.monotonic() < end: pass
+            t = os.times(); print(t.user + t.system, flush=True); os._exit(0)
+        children.append(pid)
+    for pid in children: os.waitpid(pid, 0)
+"""
+FILL = """
+    import os, sys
+    for place in sys.argv[1:]:
+        path, size = place + "/fill", 0
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        try:
+            while size < 64 << 20: size += os.write(fd, bytes(1 << 20))
+            print(place, "full", size >> 20, "no error")
+        except OSError as e:
+            print(place, "full", size >> 20, "errno", e.errno)
+        os.unlink(path)
+"""
+FILES = """
+    import os
+    made = []
+    try:
+        while len(made) < 5000: made.append(os.open("/dev/null", os.O_RDONLY))
+        print("opened", len(made), "no error")
+    except OSError as e:
+        print("opened", len(made), "errno", e.errno)
+"""
+# Opens as fast as its threads can; says how many each second has had.
+FLOOD = """
+    import os, sys, threading, time
+    count, stop = 0, False
+    def go():
+        global count
+        while not stop:
+            os.close(os.open("/etc/passwd", os.O_RDONLY)); count += 1
+    for i in range(int(sys.argv[1])): threading.Thread(target=go, daemon=True).start()
+    for i in range(int(sys.argv[2])):
+        before = count; time.sleep(1); print(count - before, flush=True)
+    os._exit(0)
+"""
+WAIT_FOR_OPEN = """
+    import os, signal, time
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, True)
+    for i in range(150): os.close(os.open("/etc/passwd", os.O_RDONLY))   # ten seconds' worth is gone
+    handled = []
+    signal.signal(signal.SIGALRM, lambda *_: handled.append(time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0)
+    start = time.monotonic()
+    for i in range(5): os.close(os.open("/etc/passwd", os.O_RDONLY))
+    print("handled after", round(handled[0] - start, 3), "of", round(time.monotonic() - start, 3))
+"""
+
+
+class Place:
+    """Workspace, policies and programs for one way of starting certgate."""
+
+    def __init__(self, host):
+        self.host = host
+        self.workspace, self.state = host.directory("workspace"), host.state("state")
+        for name, text in (("hog", HOG), ("forks", FORKS), ("spin", SPIN), ("fill", FILL), ("files", FILES), ("flood", FLOOD),
+                           ("wait", WAIT_FOR_OPEN)):
+            (self.workspace / f"{name}.py").write_text(textwrap.dedent(text))
+        host.own(self.workspace)
+
+    def policy(self, **limits):
+        lines = [f"{key} = {json.dumps(value)}" for key, value in limits.items()]
+        path = self.host.policies / ("limits-" + "-".join(limits) + ".toml")
+        path.write_text('name = "limits"\nextends = ["default"]\n[limits]\n' + "\n".join(lines) + "\n")
+        path.chmod(0o644)
+        return path
+
+    def arguments(self, policy, program, *args, options=()):
+        # A program from outside the workspace: its file is untouched by any agent, whatever ran before.
+        return ["run", "--workspace", self.workspace, "--state", self.state, *options, "--policy", policy, "--",
+                PYTHON, f"{self.workspace}/{program}.py", *args]
+
+    def run(self, policy, program, *args, options=(), timeout=60):
+        return self.host.call(*self.arguments(policy, program, *args, options=options), timeout=timeout, cwd=self.workspace)
+
+    def bare(self, program, *args):
+        return subprocess.run([*self.host.as_agent(), PYTHON, f"{self.workspace}/{program}.py", *map(str, args)], cwd=self.workspace,
+                              capture_output=True, text=True, check=False, timeout=60)
+
+
+def groups():
+    return [path for path in GROUPS.rglob("certgate-*") if path.is_dir()]
+
+
+def means_of(checks, place):
+    """What holds each limit, as --json says at the start."""
+    done = place.run(place.policy(memory="64M", processes=64), "files", options=["--json"])
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    start = next((line for line in lines if line.get("kind") == "limits"), {})
+    checks.check({"memory", "processes", "tmp", "open_files", "records_per_second"} <= set(start), "--json says what holds each limit",
+                 done.stderr)
+    doctor = place.host.call("doctor", "--json", "--state", place.state)
+    said = {row["check"]: row for row in map(json.loads, doctor.stdout.splitlines())}
+    for resource, check in (("memory", "limit the agent's memory"), ("processes", "limit the agent's processes")):
+        by = start.get(resource, {}).get("by", "")
+        row = said.get(check, {})
+        checks.check(row.get("detail", "").startswith(by) if row.get("ok") else by == "rlimit" and row.get("cure"),
+                     f"doctor says the same of {resource}: {by}", (row, by))
+    return start.get("memory", {}).get("by", ""), said.get("limit the agent's processor time", {}).get("ok", False)
+
+
+def memory(checks, place, by):
+    policy = place.policy(memory="64M")
+    checks.check("had 200 MiB" in place.bare("hog", 200).stdout, "without certgate the hog has its memory")
+    checks.check("had 200 MiB" in place.run("default", "hog", 200).stdout, "without the limit it has it too")
+    checks.check("had 20 MiB" in place.run(policy, "hog", 20).stdout, "below the limit nothing happens")
+    done = place.run(policy, "hog", 200)
+    if by.startswith("cgroup"):
+        checks.check(done.returncode == 137 and "had" not in done.stdout, "a memory hog is ended at its limit", (done.returncode, done.stdout))
+        checks.check("certgate: the agent reached its memory limit (64 MiB)" in done.stderr, "and the operator is told why", done.stderr)
+        done = place.run(policy, "hog", 200, options=["--json"])
+        met = [json.loads(line) for line in done.stderr.splitlines() if '"limit"' in line and line.startswith("{")]
+        checks.check({"kind": "limit", "limit": "memory", "value": 64 << 20} in met, "in JSON too", done.stderr)
+        script = "for i in 1 2 3 4 5 6; do /usr/bin/python3 hog.py 20 & done; wait"
+        done = place.host.call("run", "--workspace", place.workspace, "--state", place.state, "--policy", policy, "--", "/bin/sh", "-c", script,
+                               cwd=place.workspace)
+        checks.check(done.stdout.count("had 20 MiB") < 6 and "memory limit" in done.stderr, "all its processes share it",
+                     (done.stdout, done.stderr))
+    else:
+        checks.check("MemoryError" in done.stderr and done.returncode == 1, "a memory hog is ended at its limit", (done.returncode, done.stderr))
+        checks.check("limits.memory holds for each process" in done.stderr and "cure:" in done.stderr,
+                     "that the limit is each process's is said, with the cure", done.stderr)
+        quiet = place.run("default", "hog", 20)
+        checks.check("limit" not in quiet.stderr, "nothing is said of a limit that nobody asked for", quiet.stderr)
+
+
+def beside(checks, place, by):
+    """One hog at a time, and an agent beside it that must not notice."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        neighbour = pool.submit(place.run, "default", "spin")
+        hog = pool.submit(place.run, place.policy(memory="64M"), "hog", 200)
+        checks.check(neighbour.result().returncode == 0 and len(neighbour.result().stdout.split()) == 2, "an agent beside it goes on",
+                     neighbour.result().stderr)
+        checks.check(hog.result().returncode == (137 if by.startswith("cgroup") else 1), "while the hog is ended", hog.result().stderr)
+
+
+def processes(checks, place, by):
+    made = int(re.search(r"made (\d+)", place.run("default", "forks", 200).stdout).group(1))
+    checks.check(made == 200, "without the limit 200 processes are made", made)
+    start = time.monotonic()
+    done = place.run(place.policy(processes=64), "forks", 200)
+    found = re.search(r"made (\d+)", done.stdout)
+    checks.check(found and 40 <= int(found.group(1)) <= 64 and "stopped by 11" in done.stdout, "a fork bomb stops at 64 processes (EAGAIN)",
+                 (done.stdout, done.stderr))
+    checks.check(time.monotonic() - start < 15, "and its end is the agent's", time.monotonic() - start)
+    if by.startswith("cgroup"):
+        checks.check("reached its processes limit (64)" in done.stderr, "and the operator is told why", done.stderr)
+
+
+def processor(checks, place, can):
+    done = place.run(place.policy(cpu=0.5), "spin")
+    if not can:
+        checks.check(done.returncode == 125 and "limits.cpu cannot be held" in done.stderr and "cure:" in done.stderr,
+                     "a cpu limit that cannot be held is refused, with the cure", (done.returncode, done.stderr))
+        return
+    used = sum(map(float, done.stdout.split())) / 2
+    free = sum(map(float, place.run("default", "spin").stdout.split())) / 2
+    checks.check(used <= 0.65, f"two busy processes with cpu = 0.5 get {used:.2f} processors", done.stderr)
+    checks.check(free > used * 1.5, f"without the limit {free:.2f}")
+
+
+def sizes(checks, place):
+    done = place.run(place.policy(tmp="8M"), "fill", "/tmp", "/dev/shm")
+    checks.check("/tmp full 8 errno 28" in done.stdout and "/dev/shm full 8 errno 28" in done.stdout, "each tmpfs is full at 8 MiB (ENOSPC)",
+                 (done.stdout, done.stderr))
+    done = place.run("default", "fill", "/tmp")
+    checks.check("/tmp full 64 no error" in done.stdout, "without the limit 64 MiB fit", (done.stdout, done.stderr))
+    done = place.run(place.policy(open_files=64), "files")
+    found = re.search(r"opened (\d+) errno 24", done.stdout)
+    checks.check(found and 50 <= int(found.group(1)) < 64, "open files end at 64 (EMFILE)", (done.stdout, done.stderr))
+    checks.check("opened 5000 no error" in place.run("default", "files").stdout, "without the limit 5000 are opened")
+
+
+def record_rate(checks, place):
+    free = [int(n) for n in place.run("default", "flood", 4, 2).stdout.split()]
+    checks.check(min(free) > 2000, f"without the limit opens a second: {free}")
+    policy = place.policy(records_per_second=100)
+    done = place.run(policy, "flood", 64, 4)
+    rates = [int(n) for n in done.stdout.split()]
+    checks.check(len(rates) == 4 and all(r <= 150 for r in rates[1:]), f"a flood of records is slowed down: opens a second {rates}", done.stderr)
+    checks.check(done.stderr.count("more than 100 records a second") == 1, "and that is said once", done.stderr)
+    listed = len(place.host.audit_list(place.state))
+    checks.check(listed > 1000, "every record is in the log", listed)
+
+    slow = subprocess.Popen(place.host.command(*place.arguments(policy, "flood", 64, 60)), cwd=place.workspace, env=place.host.env(),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while slow.stdout.readline().strip() not in ("99", "100", "101", "102", "103"):
+        if slow.poll() is not None:
+            break
+    start = time.monotonic()
+    beside_it = place.run("default", "files")
+    checks.check("opened 5000" in beside_it.stdout and time.monotonic() - start < 10, "an agent beside it is not slowed down",
+                 (beside_it.stdout, time.monotonic() - start))
+    start = time.monotonic()
+    slow.send_signal(signal.SIGTERM)
+    slow.communicate(timeout=20)
+    checks.check(slow.returncode == 143 and time.monotonic() - start < 2, "an agent that waits ends at once", time.monotonic() - start)
+
+    done = place.run(place.policy(records_per_second=10), "wait")
+    found = re.search(r"handled after ([\d.]+) of ([\d.]+)", done.stdout)
+    checks.check(found and float(found.group(1)) < 0.2 < float(found.group(2)), "a signal reaches a call that waits for room",
+                 (done.stdout, done.stderr))
+
+
+def clean_up(checks, place):
+    """What is made on the host goes with the run, however that ends."""
+    if not os.access(GROUPS, os.R_OK) or not place.host.as_root:
+        return
+    before = set(groups())
+    run = subprocess.Popen(place.host.command(*place.arguments(place.policy(memory="64M"), "flood", 1, 60)), cwd=place.workspace,
+                           env=place.host.env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.readline()
+    made = set(groups()) - before
+    checks.check(made, "the agent is in cgroups of its own", made)
+    inside = {line for path in made for line in (path / "cgroup.procs").read_text().split()}
+    own = {str(run.pid), *pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()}
+    checks.check(inside and not inside & own, "the supervisor and the authority are not", (inside, own))
+    supervisor = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0]
+    os.kill(int(supervisor), signal.SIGKILL)
+    run.communicate(timeout=20)
+    checks.check(not [path for path in made if path.exists()], "they are gone after the supervisor was killed", made)
+
+    run = subprocess.Popen(place.host.command(*place.arguments(place.policy(memory="64M"), "flood", 1, 60)), cwd=place.workspace,
+                           env=place.host.env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.readline()
+    made = set(groups()) - before
+    run.kill()
+    run.communicate(timeout=20)
+    time.sleep(1)
+    left = [path for path in made if path.exists()]
+    checks.check(made and not any((path / "cgroup.procs").read_text() for path in left), "a killed authority leaves only empty ones", left)
+    place.run(place.policy(memory="64M"), "files")
+    checks.check(not [path for path in made if path.exists()], "which the next start removes", made)
+    done = place.host.call("run", "--workspace", place.workspace, "--state", place.state, "--", "/bin/cat", "/proc/self/cgroup")
+    checks.check(done.stdout and all(line.endswith((":/")) for line in done.stdout.splitlines() if "memory" in line or "pids" in line),
+                 "inside, its own cgroup is the root", done.stdout)
+
+
+def scenario(checks, host):
+    place = Place(host)
+    by, cpu = means_of(checks, place)
+    print(f"memory by {by}, cpu {'by a cgroup' if cpu else 'by nothing'}")
+    memory(checks, place, by)
+    beside(checks, place, by)
+    processes(checks, place, by)
+    processor(checks, place, cpu)
+    sizes(checks, place)
+    record_rate(checks, place)
+    clean_up(checks, place)
+    verify = host.call("audit", "verify", "--state", place.state)
+    checks.check(verify.returncode == 0, "the log verifies", verify.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--certgate", type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    checks = Checks("limits")
+    for host in hosts(arguments.certgate.resolve()):
+        print(f"== {host.name}")
+        try:
+            scenario(checks, host)
+        finally:
+            host.remove()
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
