@@ -100,7 +100,8 @@ Result<Imposed> impose(const Limits& limits, sandbox::Spec& spec,
                              at_most(RLIMIT_NPROC, counted ? kMaxProcesses : processes));
   }
   if (limits.memory && cgroup.means(Resource::kMemory) == Means::kNone) {
-    spec.limits.emplace_back(RLIMIT_DATA, at_most(RLIMIT_DATA, *limits.memory));
+    if (!mutant(Mutant::kCgroup))
+      spec.limits.emplace_back(RLIMIT_DATA, at_most(RLIMIT_DATA, *limits.memory));
     out.weaker.push_back(
         fmt::format("certgate: limits.memory holds for each process, not for all together "
                     "(RLIMIT_DATA): {}; {}",

@@ -165,6 +165,11 @@ int try_to_enter(int entrance) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
 }
 
+int open_entrance(const std::string& path, UniqueFd& entrance) {
+  entrance.reset(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  return entrance ? try_to_enter(entrance.get()) : errno;
+}
+
 void remove_group(const std::string& path, const CgroupSources& sources) {
   for (int i = 0; i < kRemoveTries; ++i) {
     if (sources.remove_directory(path.c_str()) == 0 || errno != EBUSY) return;
@@ -214,8 +219,7 @@ bool Cgroup::make_two_below(const std::string& parent, const std::vector<Resourc
   Group group;
   if (const int error = make_directory(parent, sources_, group.path, group.directory); error != 0)
     return note(wanted, error_text("make a cgroup in " + parent, error)), false;
-  group.entrance.reset(open((group.path + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
-  const int error = group.entrance ? try_to_enter(group.entrance.get()) : errno;
+  const int error = open_entrance(group.path + "/cgroup.procs", group.entrance);
   bool any = false;
   if (error != 0) {
     note(wanted, error_text("enter a cgroup in " + parent, error));
@@ -275,8 +279,9 @@ void Cgroup::make_one(const CgroupTree& tree, Resource resource) {
   group.version = CgroupVersion::kOne;
   if (const int error = make_directory(tree.own, sources_, group.path, group.directory); error != 0)
     return note({resource}, error_text("make a cgroup in " + tree.own, error));
-  group.entrance.reset(open((group.path + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
-  const int error = group.entrance ? try_to_enter(group.entrance.get()) : errno;
+  // A thread that moves itself waits for nobody; whole processes (cgroup.procs) wait for an RCU
+  // grace period, 3 ms each. Whoever enters has one thread.
+  const int error = open_entrance(group.path + "/tasks", group.entrance);
   if (error != 0) note({resource}, error_text("enter a cgroup in " + tree.own, error));
   if (error == 0 && bound(group, resource))
     groups_.push_back(std::move(group));

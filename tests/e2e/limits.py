@@ -160,7 +160,8 @@ def memory(checks, place, by):
     checks.check("had 20 MiB" in place.run(policy, "hog", 20).stdout, "below the limit nothing happens")
     done = place.run(policy, "hog", 200)
     if by.startswith("cgroup"):
-        checks.check(done.returncode == 137 and "had" not in done.stdout, "a memory hog is ended at its limit", (done.returncode, done.stdout))
+        checks.check(done.returncode == 137 and "had" not in done.stdout, "a memory hog is ended at its limit",
+                     (done.returncode, done.stdout, done.stderr))
         checks.check("certgate: the agent reached its memory limit (64 MiB)" in done.stderr, "and the operator is told why", done.stderr)
         done = place.run(policy, "hog", 200, options=["--json"])
         met = [json.loads(line) for line in done.stderr.splitlines() if '"limit"' in line and line.startswith("{")]
@@ -171,7 +172,8 @@ def memory(checks, place, by):
         checks.check(done.stdout.count("had 20 MiB") < 6 and "memory limit" in done.stderr, "all its processes share it",
                      (done.stdout, done.stderr))
     else:
-        checks.check("MemoryError" in done.stderr and done.returncode == 1, "a memory hog is ended at its limit", (done.returncode, done.stderr))
+        checks.check("MemoryError" in done.stderr and done.returncode == 1, "a memory hog is ended at its limit",
+                     (done.returncode, done.stdout, done.stderr))
         checks.check("limits.memory holds for each process" in done.stderr and "cure:" in done.stderr,
                      "that the limit is each process's is said, with the cure", done.stderr)
         quiet = place.run("default", "hog", 20)
@@ -208,9 +210,11 @@ def processor(checks, place, can):
                      "a cpu limit that cannot be held is refused, with the cure", (done.returncode, done.stderr))
         return
     used = sum(map(float, done.stdout.split())) / 2
-    free = sum(map(float, place.run("default", "spin").stdout.split())) / 2
-    checks.check(used <= 0.65, f"two busy processes with cpu = 0.5 get {used:.2f} processors", done.stderr)
-    checks.check(free > used * 1.5, f"without the limit {free:.2f}")
+    checks.check(0 < used <= 0.65, f"two busy processes with cpu = 0.5 get {used:.2f} processors", done.stderr)
+    # On a busy machine they may get no more without a limit either: then a smaller one tells.
+    few = sum(map(float, place.run(place.policy(cpu=0.1), "spin").stdout.split())) / 2
+    free = max(sum(map(float, place.run("default", "spin").stdout.split())) / 2 for _ in range(3))
+    checks.check(0 < few <= 0.15 and free > few * 1.5, f"with cpu = 0.1 they get {few:.2f}, without the limit {free:.2f}")
 
 
 def sizes(checks, place):
@@ -231,15 +235,17 @@ def record_rate(checks, place):
     policy = place.policy(records_per_second=100)
     done = place.run(policy, "flood", 64, 4)
     rates = [int(n) for n in done.stdout.split()]
-    checks.check(len(rates) == 4 and all(r <= 150 for r in rates[1:]), f"a flood of records is slowed down: opens a second {rates}", done.stderr)
+    checks.check(len(rates) == 4 and all(r <= 150 for r in rates[1:]), f"a flood of records is slowed down: opens a second {rates}",
+                 "goes on unhindered" if rates and min(rates) > 1000 else done.stderr)
     checks.check(done.stderr.count("more than 100 records a second") == 1, "and that is said once", done.stderr)
     listed = len(place.host.audit_list(place.state))
     checks.check(listed > 1000, "every record is in the log", listed)
 
     slow = subprocess.Popen(place.host.command(*place.arguments(policy, "flood", 64, 60)), cwd=place.workspace, env=place.host.env(),
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 10
     while slow.stdout.readline().strip() not in ("99", "100", "101", "102", "103"):
-        if slow.poll() is not None:
+        if slow.poll() is not None or time.monotonic() > deadline:
             break
     start = time.monotonic()
     beside_it = place.run("default", "files")
@@ -290,17 +296,59 @@ def clean_up(checks, place):
                  "inside, its own cgroup is the root", done.stdout)
 
 
-def scenario(checks, host):
+class Delegated:
+    """Version 1 cgroups that an ordinary user may divide, as an administrator (or a container engine) gives them."""
+
+    def __init__(self, user):
+        self.user, self.directories = user, []
+        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, own = line.split(":", 2)
+            mount = GROUPS / controllers
+            if controllers in ("memory", "pids", "cpu") and mount.is_dir():
+                self.directories.append((mount, mount / own.lstrip("/"), mount / own.lstrip("/") / f"delegated-{os.getpid()}"))
+
+    def enter(self):
+        for _, _, directory in self.directories:
+            directory.mkdir(exist_ok=True)
+            for path in (directory, *directory.iterdir()):
+                os.chown(path, self.user.uid, self.user.gid)
+            (directory / "cgroup.procs").write_text("0")
+
+    def leave(self):
+        for _, own, directory in self.directories:
+            (own / "cgroup.procs").write_text("0")
+            directory.rmdir()
+
+
+def delegated(checks, host):
+    """The ordinary user again, now where its cgroups are its own: then they hold its agents."""
+    place = Place(host)
+    where = Delegated(host)
+    if len(where.directories) < 3:
+        return checks.skip("limits of an ordinary user by delegated cgroups", "memory, pids and cpu are not on version 1 hierarchies here")
+    where.enter()
+    try:
+        by, cpu = means_of(checks, place)
+        checks.check(by == "cgroup v1" and cpu, "in a delegated cgroup an ordinary user's limits are held by cgroups", (by, cpu))
+        memory(checks, place, by)
+        processes(checks, place, by)
+        processor(checks, place, cpu)
+    finally:
+        where.leave()
+    return None
+
+
+def scenario(checks, host, only):
     place = Place(host)
     by, cpu = means_of(checks, place)
     print(f"memory by {by}, cpu {'by a cgroup' if cpu else 'by nothing'}")
-    memory(checks, place, by)
-    beside(checks, place, by)
-    processes(checks, place, by)
-    processor(checks, place, cpu)
-    sizes(checks, place)
-    record_rate(checks, place)
-    clean_up(checks, place)
+    parts = {"memory": lambda: memory(checks, place, by), "beside": lambda: beside(checks, place, by),
+             "processes": lambda: processes(checks, place, by), "cpu": lambda: processor(checks, place, cpu),
+             "sizes": lambda: sizes(checks, place), "records": lambda: record_rate(checks, place),
+             "clean-up": lambda: clean_up(checks, place)}
+    for name, part in parts.items():
+        if not only or name in only:
+            part()
     verify = host.call("audit", "verify", "--state", place.state)
     checks.check(verify.returncode == 0, "the log verifies", verify.stdout)
 
@@ -308,12 +356,20 @@ def scenario(checks, host):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certgate", type=pathlib.Path, required=True)
+    parser.add_argument("--only", action="append", default=[], help="one part: memory, beside, processes, cpu, sizes, records, clean-up")
     arguments = parser.parse_args()
     checks = Checks("limits")
     for host in hosts(arguments.certgate.resolve()):
         print(f"== {host.name}")
         try:
-            scenario(checks, host)
+            scenario(checks, host, arguments.only)
+        finally:
+            host.remove()
+    if os.geteuid() == 0 and not arguments.only:
+        host = hosts(arguments.certgate.resolve())[1]
+        print(f"== {host.name}, in a delegated cgroup")
+        try:
+            delegated(checks, host)
         finally:
             host.remove()
     return checks.finish()

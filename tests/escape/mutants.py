@@ -64,6 +64,8 @@ ROWS = [
     scenario("death", "kill_sweep", "killed after", "still run", "--seconds", "12"),
     scenario("zone-move", "labels", "a name does not move between zones", "cannot stat 'downloads/tool.sh'"),
     scenario("internal-address", "network", "a refused datagram is said", "UNTRUSTED_ORIGIN web:169.254.169.254"),
+    scenario("cgroup", "limits", "a memory hog is ended at its limit", "had 200 MiB", "--only", "memory"),
+    scenario("record-rate", "limits", "a flood of records is slowed down", "goes on unhindered", "--only", "records"),
 ]
 
 
