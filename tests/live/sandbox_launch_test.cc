@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -25,6 +26,7 @@
 #include <functional>
 #include <thread>
 
+#include "sandbox/cgroup_places.h"
 #include "sandbox/launch.h"
 #include "sandbox/notify.h"
 #include "sandbox/steps.h"
@@ -276,9 +278,10 @@ TEST_F(SandboxLaunch, WorkspaceBelowHomeAndReadOnlyBelowWorkspace) {
 TEST_F(SandboxLaunch, ResolverConfigurationIsOurs) {
   const Outcome outcome =
       run_shell(spec, "cat /etc/resolv.conf /etc/hosts; grep ^hosts: /etc/nsswitch.conf");
-  EXPECT_NE(outcome.output.find(
-                "nameserver 127.0.53.53\noptions timeout:2 attempts:2\n127.0.0.1 localhost certgate\n"),
-            std::string::npos)
+  EXPECT_NE(
+      outcome.output.find(
+          "nameserver 127.0.53.53\noptions timeout:2 attempts:2\n127.0.0.1 localhost certgate\n"),
+      std::string::npos)
       << outcome.output;
   if (access("/etc/nsswitch.conf", F_OK) == 0) {
     EXPECT_NE(outcome.output.find("hosts: files dns\n"), std::string::npos);
@@ -340,6 +343,49 @@ TEST_F(SandboxLaunch, DeathOfTheCallerKillsAll) {
 
 // A listener inside, bound to `address`, that the agent reaches although it is not an address of
 // lo.
+size_t processes_in(const std::string& group) {
+  std::ifstream in(group + "/cgroup.procs");
+  size_t count = 0;
+  for (std::string line; std::getline(in, line);) ++count;
+  return count;
+}
+
+// A group of a version 2 tree, with no controller needed. Empty: why not is in errno.
+std::string make_group() {
+  for (const CgroupTree& tree : find_cgroup_trees({})) {
+    const std::string path = tree.own + "/launch-test-" + std::to_string(getpid());
+    if (tree.version == CgroupVersion::kTwo) return mkdir(path.c_str(), 0755) == 0 ? path : "";
+  }
+  errno = ENODEV;
+  return "";
+}
+
+// Through a descriptor that was opened before its owner became an ordinary user.
+TEST_F(SandboxLaunch, AVersionTwoGroupIsEnteredBeforeAllElseAndEndsAllInside) {
+  const std::string group = make_group();
+  if (group.empty()) GTEST_SKIP() << "no version 2 cgroup can be made: " << std::strerror(errno);
+  const UniqueFd entrance(open((group + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+  spec.entrances = {entrance.get()};
+  const std::string sleep = unique_sleep(7);
+  size_t most = 0;
+  std::thread killer([&] {
+    const auto deadline = Clock::now() + std::chrono::seconds(10);
+    while (Clock::now() < deadline && most < 4) {  // init, the shell, two sleeps
+      most = std::max(most, processes_in(group));
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    std::ofstream(group + "/cgroup.kill") << "1";
+  });
+  const Outcome outcome =
+      run_shell(spec, "grep ^0 /proc/self/cgroup; sleep " + sleep + " & sleep " + sleep);
+  killer.join();
+  EXPECT_EQ(most, 4u) << outcome.output;
+  EXPECT_NE(outcome.output.find("0::/\n"), std::string::npos) << outcome.output;
+  EXPECT_EQ(outcome.agent, -1);  // pid 1 went with the others
+  EXPECT_EQ(remaining(sleep, 1), 0);
+  EXPECT_EQ(rmdir(group.c_str()), 0) << std::strerror(errno);
+}
+
 Hook answer_on(int family, const sockaddr* address, socklen_t size, int* listener) {
   return [=](Sandbox& box) {
     if (*listener < 0) {
