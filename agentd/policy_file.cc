@@ -49,6 +49,9 @@ class Compiler {
   void add_rules(TomlFile& file, const toml::node* node);
   void add_rule(TomlFile& file, const toml::table& table);
   void add_sandbox(TomlFile& file, const toml::node* node);
+  void add_home(TomlFile& file, TableReader& reader);
+  void add_home_file(TomlFile& file, const toml::node& at, const std::string& source,
+                     const std::string& target);
   void read_verbs(TomlFile& file, TableReader& reader, Rule& rule);
   void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
   void read_terms(TomlFile& file, TableReader& reader, Rule& rule);
@@ -288,6 +291,46 @@ void Compiler::add_rules(TomlFile& file, const toml::node* node) {
   });
 }
 
+void Compiler::add_home_file(TomlFile& file, const toml::node& at, const std::string& source,
+                             const std::string& target) {
+  const bool plain = source.find_first_of("*?") == std::string::npos &&
+                     target.find_first_of("*?") == std::string::npos;
+  if (!target.starts_with("~/") || !(source.starts_with("~/") || source.starts_with("/")) ||
+      !plain) {
+    return file.complain(at.source(),
+                         "a home file is \"~/path\", or in a table \"/host/path\" = \"~/path\", "
+                         "without '*' and '?'");
+  }
+  const std::string inside = expand_directory(target);
+  auto pattern = kernel::PathPattern::parse(inside + "/**");
+  if (!pattern) return file.complain(at.source(), pattern.error().what);
+  // What the operator gives is of origin operator, unless the file has a label of its own.
+  out_.policy.zones.push_back(
+      {"home-files", *std::move(pattern), {kernel::OriginClass::kOperator, ""}});
+  out_.home_files.push_back({source, inside, file.place(at.source())});
+}
+
+void Compiler::add_home(TomlFile& file, TableReader& reader) {
+  std::string home;
+  if (reader.text("home", home, Need::kOptional)) {
+    if (home != "fresh" && home != "kept")
+      return file.complain(reader.source("home"), "'home' is \"fresh\" or \"kept\"");
+    out_.home = home == "kept" ? HomePolicy::kKept : HomePolicy::kFresh;
+  }
+  const toml::node* files = reader.take("home_files", Need::kOptional);
+  if (files == nullptr) return;
+  if (const toml::table* table = files->as_table()) {
+    for (const auto& [key, value] : *table) {
+      const auto target = value.value_exact<std::string>();
+      add_home_file(file, value, std::string(key.str()), target.value_or(""));
+    }
+    return;
+  }
+  std::vector<std::string> list;
+  reader.texts("home_files", list, Need::kOptional);
+  for (const std::string& path : list) add_home_file(file, *files, path, path);
+}
+
 void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
   if (node == nullptr) return;
   const toml::table* table = node->as_table();
@@ -298,6 +341,7 @@ void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
   reader.texts("read_only", read_only, Need::kOptional);
   reader.texts("env", out_.env_pass, Need::kOptional);
   const toml::node* set_env = reader.take("set_env", Need::kOptional);
+  add_home(file, reader);
   reader.done();
   for (const std::string& path : read_only) {
     const std::string full = expand_directory(path);

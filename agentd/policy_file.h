@@ -20,10 +20,21 @@ struct PolicyContext {
   std::string home;       // absolute, inside the sandbox
 };
 
+enum class HomePolicy : uint8_t { kFresh, kKept };
+
+// A file of the operator, shown read-only in the home: `source` absolute, or "~/…" of the operator.
+struct PolicyHomeFile {
+  std::string source;
+  std::string target;  // absolute, inside
+  std::string place;   // "file:line:column" that asked for it
+};
+
 struct CompiledPolicy {
   kernel::Policy policy;
   // What `run` needs beyond the kernel's form:
-  std::vector<std::string> read_only;                        // further host paths to show inside
+  std::vector<std::string> read_only;  // further host paths to show inside
+  HomePolicy home = HomePolicy::kFresh;
+  std::vector<PolicyHomeFile> home_files;
   std::vector<std::string> env_pass;                         // names of variables handed through
   std::vector<std::pair<std::string, std::string>> env_set;  // variables set by policy
   Limits limits;                                             // the smallest of all files

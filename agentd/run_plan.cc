@@ -1,9 +1,11 @@
 #include "agentd/run_plan.h"
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -178,6 +180,48 @@ std::vector<std::string> environment(const Account& account, const CompiledPolic
   return out;
 }
 
+// Said here, where the cure can be named; the sandbox only finds that a mount fails.
+Result<std::vector<sandbox::HomeFile>> home_files(const CompiledPolicy& policy,
+                                                  const Account& account) {
+  std::vector<sandbox::HomeFile> out;
+  for (const PolicyHomeFile& file : policy.home_files) {
+    std::string source = file.source;
+    if (source.starts_with("~/")) {
+      const char* home = std::getenv("HOME");
+      if (home == nullptr) return fail(file.place + ": HOME is not set; give an absolute path");
+      source = home + source.substr(1);
+    }
+    const auto real = real_path(source);
+    if (!real) {
+      return fail(file.place + ": home file " + real.error().what +
+                  "; make it, or leave it out of home_files");
+    }
+    out.push_back({*real, file.target});
+  }
+  if (::geteuid() != 0 || out.empty()) return out;
+  // Read as the agent's user, in a child: root reads everything.
+  for (size_t i = 0; i < out.size(); ++i) {
+    const pid_t child = ::fork();
+    if (child < 0) return fail_errno("start a process", errno);
+    if (child == 0) {
+      const bool other = ::setgroups(0, nullptr) == 0 &&
+                         ::setresgid(account.gid, account.gid, account.gid) == 0 &&
+                         ::setresuid(account.uid, account.uid, account.uid) == 0;
+      ::_exit(other && ::access(out[i].source.c_str(), R_OK) == 0 ? 0 : 1);
+    }
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (status != 0) {
+      return fail(
+          fmt::format("{}: home file {} cannot be read by uid {}, which the agent runs as; "
+                      "give that user a copy of its own, or start certgate as its owner",
+                      policy.home_files[i].place, escape(out[i].source), account.uid));
+    }
+  }
+  return out;
+}
+
 std::string shell_line(const std::vector<std::string>& argv) {
   std::string out;
   for (const std::string& arg : argv) {
@@ -219,6 +263,7 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   plan.spec.workspace = workspace;
   plan.spec.home = account.home;
   plan.spec.read_only = plan.policy.read_only;
+  CG_TRY(plan.spec.home_files, home_files(plan.policy, account));
   if (mutant(Mutant::kControlSide)) plan.spec.read_only.push_back(plan.state_dir);
   plan.spec.argv = options.command;
   plan.spec.cwd = here && is_within(*here, workspace) ? *here : workspace;

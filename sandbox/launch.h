@@ -38,13 +38,20 @@ namespace certgate::sandbox {
 // Where the resolver of the supervisor listens inside; written to the sandbox's /etc/resolv.conf.
 inline constexpr const char* kResolverAddress = "127.0.53.53";
 
+// A file or directory of the host, shown read-only in the home.
+struct HomeFile {
+  std::string source;  // absolute host path without links
+  std::string target;  // absolute, below Spec::home
+};
+
 struct Spec {
   std::string workspace;               // absolute host path, same path inside, writable
   std::string home;                    // absolute path inside: an empty tmpfs
   std::vector<std::string> read_only;  // further absolute host paths, same path inside, read-only
-  std::vector<std::string> argv;       // argv[0] is looked up in PATH as execvp does
-  std::vector<std::string> env;        // "NAME=value"
-  std::string cwd;                     // absolute, inside
+  std::vector<HomeFile> home_files;
+  std::vector<std::string> argv;  // argv[0] is looked up in PATH as execvp does
+  std::vector<std::string> env;   // "NAME=value"
+  std::string cwd;                // absolute, inside
   std::string hostname = "certgate";
   std::vector<std::pair<int, rlim_t>> limits;  // RLIMIT_* -> hard and soft limit
   std::vector<int> entrances;       // of the cgroups that the sandbox lives in (cgroup.h); lent

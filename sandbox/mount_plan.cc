@@ -176,6 +176,22 @@ Status add_read_only(const Spec& spec, MountPlan& plan) {
   return ok();
 }
 
+Status add_home_files(const Spec& spec, MountPlan& plan) {
+  if (spec.home_files.size() > kMaxReadOnly) return fail("more than 64 files for the home");
+  for (const HomeFile& file : spec.home_files) {
+    CG_CHECK(check_path("home file", file.source));
+    CG_CHECK(check_path("home file", file.target));
+    if (file.target == spec.home || !within(file.target, spec.home) ||
+        within(file.target, spec.workspace) || within(spec.workspace, file.target)) {
+      return fail("home file " + file.target +
+                  " is not a place in the home beside the workspace; cure: name one");
+    }
+    plan.entries.push_back(bind(file.target, kPlain | MOUNT_ATTR_RDONLY));
+    plan.entries.back().source = file.source;
+  }
+  return ok();
+}
+
 void add_dev(const Spec& spec, MountPlan& plan) {
   plan.entries.push_back(tmpfs("/dev", "0755", 64 * 1024));
   for (const Device& device : kDevices) {
@@ -274,6 +290,7 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
                              : file_system("/proc", "proc", kPlain | MOUNT_ATTR_NOEXEC, {}));
   add_dev(spec, plan);
   CG_CHECK(add_read_only(spec, plan));
+  CG_CHECK(add_home_files(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));
   CG_CHECK(add_private_files(spec, plan));
   std::stable_sort(plan.entries.begin(), plan.entries.end(),

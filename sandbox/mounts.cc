@@ -37,25 +37,26 @@ int set_attributes(int tree, uint64_t attributes, unsigned flags) {
 
 // Pins the path without following a link, then clones the mounts under exactly that object.
 Failure take_bind(MountEntry& entry) {
+  const char* path = (entry.source.empty() ? entry.path : entry.source).c_str();
   open_how how{};
   how.flags = O_PATH | O_CLOEXEC;
   how.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  const long opened = syscall(SYS_openat2, AT_FDCWD, entry.path.c_str(), &how, sizeof how);
-  if (opened < 0) return fail_step(Step::kBindSource, entry.path.c_str());
+  const long opened = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+  if (opened < 0) return fail_step(Step::kBindSource, path);
   UniqueFd source(static_cast<int>(opened));
   struct stat info {};
-  if (fstat(source.get(), &info) != 0) return fail_step(Step::kBindSource, entry.path.c_str());
+  if (fstat(source.get(), &info) != 0) return fail_step(Step::kBindSource, path);
   entry.directory = S_ISDIR(info.st_mode);
   entry.source_device = info.st_dev;
   entry.source_inode = info.st_ino;
   if (entry.kind == Kind::kDevice && (!S_ISCHR(info.st_mode) || info.st_rdev != entry.device)) {
-    return fail_step(Step::kBindSource, entry.path.c_str(), ENODEV);
+    return fail_step(Step::kBindSource, path, ENODEV);
   }
   const unsigned recursive = entry.directory ? AT_RECURSIVE : 0u;
   entry.tree =
       open_tree(source.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
   if (entry.tree < 0 || set_attributes(entry.tree, entry.attributes, recursive) != 0) {
-    return fail_step(Step::kBindSource, entry.path.c_str());
+    return fail_step(Step::kBindSource, path);
   }
   return {};
 }

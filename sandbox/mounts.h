@@ -35,7 +35,8 @@ struct MountEntry {
   };
 
   Kind kind = Kind::kBind;
-  std::string path;             // inside; of a bind also outside
+  std::string path;             // inside; of a bind without a source also outside
+  std::string source;           // kBind: outside
   std::string text;             // kFileSystem: its type; kLink: where it points
   std::vector<Option> options;  // kFileSystem
   uint64_t attributes = 0;      // MOUNT_ATTR_*

@@ -23,6 +23,7 @@
 #include "supervisor/connect_call.h"
 #include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
+#include "supervisor/home_archive.h"
 #include "supervisor/limit_watch.h"
 #include "supervisor/open_call.h"
 #include "supervisor/own_root.h"
@@ -212,6 +213,30 @@ Result<std::unique_ptr<TerminalPump>> make_terminal(asio::io_context& io,
   return pump;
 }
 
+// The home's directory, which outlives the sandbox as long as it is open; filled.
+Result<sandbox::UniqueFd> take_home(const Hosting& hosting, int root) {
+  sandbox::UniqueFd home;
+  if (hosting.home.out < 0) return home;
+  home.reset(::openat(root, hosting.spec.home.c_str() + 1,
+                      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!home) return fail_errno("open the home inside", errno);
+  if (hosting.home.in >= 0) CG_CHECK(unpack_home(hosting.home.in, home.get()));
+  return home;
+}
+
+// Everything inside is dead. A home that cannot be kept leaves the old one.
+void leave_home(const Hosting& hosting, int home, const kernel::Label& label) {
+  if (home < 0) return;
+  std::vector<std::string> mounts;
+  for (const sandbox::HomeFile& file : hosting.spec.home_files)
+    mounts.push_back(file.target.substr(hosting.spec.home.size() + 1));
+  const Status packed = pack_home(home, mounts, label, hosting.home.out);
+  if (packed) return;
+  print_line("certgate: the home is not kept, the one before stays: " +
+             escape(packed.error().what));
+  if (::ftruncate(hosting.home.out, 0) != 0) print_line("certgate: the unfinished home is dropped");
+}
+
 void explain_start_failure(int status, const std::string& command, bool started, size_t refusals) {
   if (started || refusals > 0) return;
   if (status == kExitNotFound) {
@@ -239,6 +264,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(enter_own_root());
   prepare_process();
   CG_CHECK(sandbox::give_up_privileges());
+  CG_TRY(const sandbox::UniqueFd home, take_home(hosting, box.root.get()));
 
   CG_TRY(Grant grant, receive_grant(channel_fd.get()));
   CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
@@ -293,6 +319,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   LimitWatch limits(hosting.cgroup != nullptr ? *hosting.cgroup : unbounded, hosting.report);
   CG_CHECK(sandbox::release(box));
   CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
+  leave_home(hosting, home.get(), session.label());
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;
   stop.error = static_cast<uint32_t>(status);

@@ -16,11 +16,18 @@
 
 namespace certgate::supervisor {
 
+// Lent descriptors of home archives (home_archive.h), or -1.
+struct HomeArchives {
+  int in = -1;   // unpacked before the agent runs; `initial` must cover its label
+  int out = -1;  // packed when the agent has ended
+};
+
 struct Hosting {
   const kernel::Policy& policy;
   sandbox::Spec spec;
   kernel::Label initial;  // of argv, environment and stdin
   Report report = Report::kText;
+  HomeArchives home = {};
   std::optional<uint64_t> timeout_ns;       // then the agent and all it started are ended
   const sandbox::Cgroup* cgroup = nullptr;  // that the spec's entrances lead to
   uint64_t records_per_second = 10000;

@@ -17,6 +17,7 @@
 #include "agentd/cli/verbs.h"
 #include "agentd/confine.h"
 #include "agentd/duration.h"
+#include "agentd/home.h"
 #include "agentd/limits.h"
 #include "agentd/run_plan.h"
 #include "supervisor/operator_terminal.h"
@@ -119,6 +120,7 @@ Status become(const RunPlan& plan) {
 }
 
 [[noreturn]] void supervisor_process(const RunPlan& plan, const RunOptions& options,
+                                     const std::optional<KeptHome>& home,
                                      const sandbox::Cgroup& cgroup, sandbox::UniqueFd channel,
                                      pid_t parent) {
   auto end = [](const std::string& what) {
@@ -131,6 +133,7 @@ Status become(const RunPlan& plan) {
       plan.spec,
       plan.initial,
       options.json ? supervisor::Report::kJson : supervisor::Report::kText,
+      home ? supervisor::HomeArchives{home->in(), home->out()} : supervisor::HomeArchives{},
       options.timeout_ns,
       &cgroup,
       plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond)};
@@ -173,6 +176,18 @@ Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd)
   return authority.finish();
 }
 
+// The home from earlier runs of the same kind, when the policy keeps it; what shaped it shapes the
+// run.
+Result<std::optional<KeptHome>> take_home(RunPlan& plan) {
+  std::optional<KeptHome> out;
+  if (plan.policy.home != HomePolicy::kKept) return out;
+  CG_TRY(KeptHome home,
+         KeptHome::take({plan.state_dir, plan.policy.policy.name, plan.uid, plan.initial}));
+  plan.initial = plan.initial.join(home.label());
+  out.emplace(std::move(home));
+  return out;
+}
+
 }  // namespace
 
 int run_main(const Args& args) {
@@ -189,6 +204,8 @@ int run_main(const Args& args) {
   if (!limits) return trouble(limits.error().what);
   for (const std::string& line : limits->weaker) supervisor::print_line(line);
   if (options.json) supervisor::print_line(limits->json);
+  auto home = take_home(*plan);
+  if (!home) return trouble(home.error().what);
 
   // Ours to give back when the supervisor, which changes its modes, dies without doing so.
   const auto terminal = supervisor::OperatorTerminal::find();
@@ -203,7 +220,7 @@ int run_main(const Args& args) {
   if (child < 0) return trouble(fail_errno("start a supervisor", errno).what);
   if (child == 0) {
     ours.reset();
-    supervisor_process(*plan, options, limits->cgroup, std::move(theirs), parent);
+    supervisor_process(*plan, options, *home, limits->cgroup, std::move(theirs), parent);
   }
   theirs.reset();
   supervisor_pid = child;
@@ -225,6 +242,10 @@ int run_main(const Args& args) {
         "the supervisor made a system call that it never needs, and was killed with the agent; "
         "keep "
         "the log, and look for \"type=1326\" in the kernel's log, which names the call");
+  }
+  if (WIFEXITED(status) && *home) {
+    if (auto stays = (*home)->keep(); !stays)
+      trouble("the home is not kept, the one before stays: " + stays.error().what);
   }
   if (WIFSIGNALED(status)) return trouble("the supervisor was killed; the agent ended with it");
   return WEXITSTATUS(status);
