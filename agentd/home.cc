@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "agentd/signing_key.h"
 #include "agentd/state_dir.h"
 #include "supervisor/home_archive.h"
 #include "supervisor/report.h"
@@ -37,7 +38,7 @@ bool untrusted(const kernel::Origin& origin) {
 
 // What runs that were killed left: a part that nobody holds.
 Status remove_dead_parts(int dir) {
-  CG_TRY(const std::vector<std::string> names, list_dir(dir, ""));
+  CG_TRY(const std::vector<std::string> names, list_dir(dir, "."));
   for (const std::string& name : names) {
     if (!name.ends_with(kPart)) continue;
     const sandbox::UniqueFd fd(::openat(dir, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
@@ -110,7 +111,8 @@ Status KeptHome::open_archive(const std::string& key) {
 }
 
 Status KeptHome::open_part() {
-  part_ = fmt::format("{}-{}{}", name(""), ::getpid(), kPart);
+  CG_TRY(const std::string random, random_base32(16));
+  part_ = random + kPart;
   out_.reset(::openat(dir_.get(), part_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                       0600));
   if (!out_) return disk_error("make the next kept home", errno);

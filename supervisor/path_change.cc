@@ -76,6 +76,17 @@ int refused_of_rename(const Changed& c) {
   return !c.a.directory && (slash_a || (slash_b && !exchange)) ? ENOTDIR : 0;
 }
 
+// In its own mount namespace nobody can remove or replace what something is mounted on (EBUSY).
+// From ours, the kernel would take the mount away instead. A mount point's name never changes
+// inside.
+bool is_mount_point(const PinnedPath& entry) {
+  const std::string name = entry.name.substr(0, entry.name.find_last_not_of('/') + 1);
+  struct statx s {};
+  return ::statx(entry.dir.get(), name.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE,
+                 &s) == 0 &&
+         (s.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 // What the kernel would refuse anyway gets the kernel's errno, in its order, and no record.
 int refused_natively(const Changed& c) {
   struct {
@@ -99,6 +110,7 @@ int refused_natively(const Changed& c) {
     if (path.dir && as != kSource &&
         ::faccessat(path.dir.get(), "", W_OK | X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0)
       return errno;
+    if (path.dir && as != kSource && path.absent == 0 && is_mount_point(path)) return EBUSY;
   }
   return 0;
 }

@@ -204,8 +204,10 @@ print(open('.tool/auth.json').read(), open('.tool/more/a').read())
 for f in ('.tool/auth.json', '.tool/more/a', '.tool/more/new'):
     try: open(f, 'w'); print('wrote')
     except OSError as e: print(e.errno)
-try: os.unlink('.tool/auth.json'); print('gone')
-except OSError as e: print(e.errno)
+open('mine', 'w').write('fake')
+for trick in (lambda: os.unlink('.tool/auth.json'), lambda: os.rename('.tool/auth.json', 'x'), lambda: os.rename('mine', '.tool/auth.json')):
+    try: trick(); print('gone')
+    except OSError as e: print(e.errno)
 open('.tool/own', 'a').write('x'); print(len(open('.tool/own').read()))
 """ + CLEAN
     for count in ("1", "2"):
