@@ -246,14 +246,22 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
     plan.state_dir = here + "/" + plan.state_dir;
   }
   CG_TRY(const std::string workspace, check_workspace(options, plan.state_dir));
-  CG_TRY(const Account account, choose_account(workspace));
+  CG_TRY(Account account, choose_account(workspace));
   plan.uid = account.uid;
   plan.gid = account.gid;
   plan.drop = account.drop;
+  plan.owner = {account.uid, account.gid};
   plan.label_dir = label_directory(account);
   if (is_within(settle(plan.label_dir), workspace)) {
     return fail("workspace " + escape(workspace) + " contains the label store " +
                 escape(plan.label_dir) + "; use a directory of the project");
+  }
+  if (options.own_user) {
+    CG_TRY(OwnUser user, OwnUser::take());
+    plan.uid = plan.gid = account.uid = account.gid = user.uid();
+    plan.own_user.emplace(std::move(user));
+    CG_TRY(plan.workspace_tree, map_workspace(workspace, plan.owner, plan.uid));
+    plan.spec.workspace_tree = plan.workspace_tree.get();
   }
   CG_TRY(const std::string file, find_policy(options.policy));
   CG_TRY(plan.policy, load_policy(file, {workspace, account.home}));

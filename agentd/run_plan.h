@@ -2,8 +2,8 @@
 //
 //   CG_TRY(RunPlan plan, make_run_plan(options));    // reads, checks, compiles; changes nothing
 //
-// Who the agent runs as: the caller, or, when that is root, the owner of the workspace; never uid
-// 0.
+// Who the agent runs as: the caller, or, when that is root, the owner of the workspace or a host
+// uid of its own; never uid 0. Such a uid is the one thing that is taken here.
 #pragma once
 
 #include <sys/types.h>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "agentd/agent_user.h"
 #include "agentd/policy_file.h"
 #include "kernel/label.h"
 #include "kernel/result.h"
@@ -26,6 +27,7 @@ struct RunOptions {
   std::optional<std::string> stdin_origin;
   bool json = false;
   std::optional<uint64_t> timeout_ns;  // of the whole run
+  bool own_user = false;               // a host uid of its own (agent_user.h)
   std::vector<std::string> command;
 };
 
@@ -33,6 +35,9 @@ struct RunPlan {
   uid_t uid = 0;
   gid_t gid = 0;
   bool drop = false;  // started by root: become uid first
+  Owner owner;        // of the workspace: whose labels and homes these are
+  std::optional<OwnUser> own_user;
+  sandbox::UniqueFd workspace_tree;
   std::string state_dir, label_dir;
   CompiledPolicy policy;
   sandbox::Spec spec;

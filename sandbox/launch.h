@@ -45,8 +45,9 @@ struct HomeFile {
 };
 
 struct Spec {
-  std::string workspace;               // absolute host path, same path inside, writable
-  std::string home;                    // absolute path inside: an empty tmpfs
+  std::string workspace;    // absolute host path, same path inside, writable
+  int workspace_tree = -1;  // lent: a detached mount with its attributes set, to use instead
+  std::string home;         // absolute path inside: an empty tmpfs
   std::vector<std::string> read_only;  // further absolute host paths, same path inside, read-only
   std::vector<HomeFile> home_files;
   std::vector<std::string> argv;  // argv[0] is looked up in PATH as execvp does

@@ -292,6 +292,7 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
   CG_CHECK(add_read_only(spec, plan));
   CG_CHECK(add_home_files(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));
+  plan.entries.back().lent_tree = spec.workspace_tree;
   CG_CHECK(add_private_files(spec, plan));
   std::stable_sort(plan.entries.begin(), plan.entries.end(),
                    [](const auto& left, const auto& right) {

@@ -52,6 +52,15 @@ Failure take_bind(MountEntry& entry) {
   if (entry.kind == Kind::kDevice && (!S_ISCHR(info.st_mode) || info.st_rdev != entry.device)) {
     return fail_step(Step::kBindSource, path, ENODEV);
   }
+  if (entry.lent_tree >= 0) {
+    // The caller made it before it gave up its rights, by the same path: it must be the same.
+    struct stat lent {};
+    if (fstat(entry.lent_tree, &lent) != 0) return fail_step(Step::kBindSource, path);
+    if (lent.st_dev != info.st_dev || lent.st_ino != info.st_ino)
+      return fail_step(Step::kBindSource, path, ESTALE);
+    entry.tree = fcntl(entry.lent_tree, F_DUPFD_CLOEXEC, 0);
+    return entry.tree < 0 ? fail_step(Step::kBindSource, path) : Failure{};
+  }
   const unsigned recursive = entry.directory ? AT_RECURSIVE : 0u;
   entry.tree =
       open_tree(source.get(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);

@@ -42,6 +42,7 @@ struct MountEntry {
   uint64_t attributes = 0;      // MOUNT_ATTR_*
   dev_t device = 0;             // kDevice: what the node must be
   bool optional = false;        // a kernel without it loses only this
+  int lent_tree = -1;           // kBind: a detached mount made by the caller
   // Filled while it is performed.
   int tree = -1;  // detached mount
   bool directory = true;

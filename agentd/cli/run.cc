@@ -39,6 +39,7 @@ constexpr const char* kUsage =
     "/var/lib/certgate)\n"
     "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
     "                       terminal, nothing from /dev/null, else unknown)\n"
+    "  --uid auto           as root: a host uid of the agent's own, for this run\n"
     "  --timeout T          end the agent and all it started after 90s, 15m, 2h, 7d\n"
     "  --json               refusals as JSON lines on stderr\n\n"
     "Exit status: the command's own; 124 its time was up; 125 certgate failed before it started, "
@@ -87,6 +88,11 @@ Status parse(const Args& args, RunOptions& options) {
       options.timeout_ns = parse_duration(text);
       if (!options.timeout_ns)
         return fail("--timeout must be like 90s, 15m, 2h or 7d, not " + supervisor::escape(text));
+    } else if (name == "--uid") {
+      std::string who;
+      CG_CHECK(value(who));
+      if (who != "auto") return fail("--uid must be auto, not " + supervisor::escape(who));
+      options.own_user = true;
     } else if (arg == "--json") {
       options.json = true;
     } else {
@@ -159,7 +165,7 @@ void keep_signals_for_the_agent() {
 
 Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd) {
   CG_TRY(Authority authority,
-         Authority::open({plan.state_dir, plan.label_dir, plan.uid, plan.gid}));
+         Authority::open({plan.state_dir, plan.label_dir, plan.owner.uid, plan.owner.gid}));
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
@@ -182,7 +188,7 @@ Result<std::optional<KeptHome>> take_home(RunPlan& plan) {
   std::optional<KeptHome> out;
   if (plan.policy.home != HomePolicy::kKept) return out;
   CG_TRY(KeptHome home,
-         KeptHome::take({plan.state_dir, plan.policy.policy.name, plan.uid, plan.initial}));
+         KeptHome::take({plan.state_dir, plan.policy.policy.name, plan.owner.uid, plan.initial}));
   plan.initial = plan.initial.join(home.label());
   out.emplace(std::move(home));
   return out;
