@@ -110,6 +110,14 @@ def apart(checks, place):
         for live in lives:
             live.terminate()
             live.communicate()
+    # Whose supervisor was killed may still be dying: a uid with a process is not given.
+    left = subprocess.Popen(["setpriv", f"--reuid={min(uids)}", f"--regid={min(uids)}", "--clear-groups", "--", "sleep", "30"])
+    while not sleepers(min(uids)):
+        time.sleep(0.02)
+    out = place.run(place.host.directory("busy"), "/usr/bin/id", "-u")
+    left.terminate()
+    left.wait()
+    checks.check(int(out.stdout) != min(uids), "a uid that a process still has is not given again", out.stdout + out.stderr)
     out = place.run(place.host.directory("three"), "/usr/bin/id", "-u")
     checks.check(int(out.stdout) in uids, "a uid is free again when its run has ended", out.stdout + out.stderr)
 
