@@ -315,8 +315,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
 
   if (pump) pump->start();
-  const sandbox::Cgroup unbounded;
-  LimitWatch limits(hosting.cgroup != nullptr ? *hosting.cgroup : unbounded, hosting.report);
+  LimitWatch limits(hosting.cgroup, hosting.report);
   CG_CHECK(sandbox::release(box));
   CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
   leave_home(hosting, home.get(), session.label());

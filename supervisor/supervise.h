@@ -28,8 +28,8 @@ struct Hosting {
   kernel::Label initial;  // of argv, environment and stdin
   Report report = Report::kText;
   HomeArchives home = {};
-  std::optional<uint64_t> timeout_ns;       // then the agent and all it started are ended
-  const sandbox::Cgroup* cgroup = nullptr;  // that the spec's entrances lead to
+  std::optional<uint64_t> timeout_ns;  // then the agent and all it started are ended
+  const sandbox::Cgroup& cgroup;       // that the spec's entrances lead to
   uint64_t records_per_second = 10000;
 };
 

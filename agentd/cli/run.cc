@@ -141,7 +141,7 @@ Status become(const RunPlan& plan) {
       options.json ? supervisor::Report::kJson : supervisor::Report::kText,
       home ? supervisor::HomeArchives{home->in(), home->out()} : supervisor::HomeArchives{},
       options.timeout_ns,
-      &cgroup,
+      cgroup,
       plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond)};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
