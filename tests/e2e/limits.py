@@ -132,8 +132,9 @@ class Place:
                               capture_output=True, text=True, check=False, timeout=60)
 
 
-def groups():
-    return [path for path in GROUPS.rglob("certgate-*") if path.is_dir()]
+def groups_of(run):
+    """Those that this run has made; others may be hosting agents on this machine too."""
+    return [path for path in GROUPS.rglob(f"certgate-{run.pid}-*") if path.is_dir()]
 
 
 def means_of(checks, place):
@@ -266,11 +267,10 @@ def clean_up(checks, place):
     """What is made on the host goes with the run, however that ends."""
     if not os.access(GROUPS, os.R_OK) or not place.host.as_root:
         return
-    before = set(groups())
     run = subprocess.Popen(place.host.command(*place.arguments(place.policy(memory="64M"), "flood", 1, 60)), cwd=place.workspace,
                            env=place.host.env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run.stdout.readline()
-    made = set(groups()) - before
+    made = groups_of(run)
     checks.check(made, "the agent is in cgroups of its own", made)
     inside = {line for path in made for line in (path / "cgroup.procs").read_text().split()}
     own = {str(run.pid), *pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()}
@@ -283,7 +283,7 @@ def clean_up(checks, place):
     run = subprocess.Popen(place.host.command(*place.arguments(place.policy(memory="64M"), "flood", 1, 60)), cwd=place.workspace,
                            env=place.host.env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run.stdout.readline()
-    made = set(groups()) - before
+    made = groups_of(run)
     run.kill()
     run.communicate(timeout=20)
     time.sleep(1)
