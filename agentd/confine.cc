@@ -17,7 +17,7 @@ constexpr int kAllowed[] = {SYS_sendmsg,    SYS_recvmsg,    SYS_sendto,
 sandbox::OwnCalls authority_calls() { return {sandbox::ordinary_tests(), kAllowed}; }
 
 Status confine_authority() {
-  CG_CHECK(sandbox::give_up_privileges(sandbox::Keep::kSignals));
+  CG_CHECK(sandbox::give_up_privileges(sandbox::Keep::kEndOfRun));
   CG_TRY(const std::vector<sock_filter> program, sandbox::build_own_filter(authority_calls()));
   return sandbox::install_on_all_threads(program);
 }

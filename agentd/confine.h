@@ -4,8 +4,8 @@
 //
 // It serves the log and the label store to a process that may have been taken over by the agent.
 // So: files and the one channel, but no sockets, no tracing, no exec, no new process, no new
-// executable memory, no change of credentials, no core, no capability but to end the supervisor; a
-// forbidden call kills it, and the agent with it.
+// executable memory, no change of credentials, no core, no capability but what the end of a run
+// needs; a forbidden call kills it, and the agent with it.
 #pragma once
 
 #include "kernel/result.h"

@@ -298,7 +298,8 @@ Status give_up_privileges(Keep keep) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
   if (::syscall(SYS_capget, &header, data) != 0) return fail_errno("read own capabilities", errno);
-  const uint32_t kept = keep == Keep::kSignals ? data[0].permitted & 1u << CAP_KILL : 0;
+  constexpr uint32_t kEndOfRun = 1u << CAP_KILL | 1u << CAP_DAC_OVERRIDE;
+  const uint32_t kept = keep == Keep::kEndOfRun ? data[0].permitted & kEndOfRun : 0;
   data[0] = {kept, kept, 0};
   data[1] = {};
   if (::syscall(SYS_capset, &header, data) != 0) return fail_errno("give up capabilities", errno);

@@ -60,8 +60,9 @@ uint32_t own_action(OwnAnswer answer);
 // end: some attribute may be set already.
 Status install_on_all_threads(std::span<const sock_filter> program);
 
-// kSignals: CAP_KILL stays, if it was there, for a parent that must end a child of another uid.
-enum class Keep : uint8_t { kNothing, kSignals };
+// kEndOfRun: for a parent that must end a child of another uid (CAP_KILL) and remove its cgroups,
+// from directories that nobody may write to (CAP_DAC_OVERRIDE); where they were there.
+enum class Keep : uint8_t { kNothing, kEndOfRun };
 
 // No core dump, not dumpable, no capability in any set that this process may still change, but what
 // is kept. Before threads are started: capabilities belong to a thread.

@@ -21,10 +21,11 @@ PYTHON = "/usr/bin/python3"
 GROUPS = pathlib.Path("/sys/fs/cgroup")
 
 HOG = """
-    import sys
+    import sys, time
     held = []
     for i in range(int(sys.argv[1])):
         held.append(bytearray(b"x" * (1 << 20)))
+    time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
     print("had", len(held), "MiB")
 """
 FORKS = """
@@ -167,7 +168,7 @@ def memory(checks, place, by):
         done = place.run(policy, "hog", 200, options=["--json"])
         met = [json.loads(line) for line in done.stderr.splitlines() if '"limit"' in line and line.startswith("{")]
         checks.check({"kind": "limit", "limit": "memory", "value": 64 << 20} in met, "in JSON too", done.stderr)
-        script = "for i in 1 2 3 4 5 6; do /usr/bin/python3 hog.py 20 & done; wait"
+        script = "for i in 1 2 3 4 5 6; do /usr/bin/python3 hog.py 20 3 & done; wait"
         done = place.host.call("run", "--workspace", place.workspace, "--state", place.state, "--policy", policy, "--", "/bin/sh", "-c", script,
                                cwd=place.workspace)
         checks.check(done.stdout.count("had 20 MiB") < 6 and "memory limit" in done.stderr, "all its processes share it",
