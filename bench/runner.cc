@@ -17,7 +17,6 @@
 #include <fstream>
 #include <optional>
 #include <utility>
-#include <utility>
 
 #include "sandbox/wire.h"
 

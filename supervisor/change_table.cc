@@ -92,8 +92,10 @@ int perform_chmod(const Changed& c) {
 
 int perform_chown(const Changed& c) {
   const int first = c.row.a.path + 1;
-  return done(::fchownat(c.a.object.get(), "", static_cast<uid_t>(c.arg(first)),
-                         static_cast<gid_t>(c.arg(first + 1)), AT_EMPTY_PATH));
+  const int error = done(::fchownat(c.a.object.get(), "", static_cast<uid_t>(c.arg(first)),
+                                    static_cast<gid_t>(c.arg(first + 1)), AT_EMPTY_PATH));
+  // An id that our own user namespace does not map, and which an ordinary user may not give.
+  return error == EINVAL ? EPERM : error;
 }
 
 // All forms of utime say the same two times; a null pointer means now.

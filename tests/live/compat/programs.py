@@ -178,7 +178,7 @@ tar --sort=name --owner=0 --group=0 -cf a.tar t; sha256sum a.tar; for z in gzip 
 mkdir z; echo 1 > z/a; ln -s a z/l; touch -h -d '2001-01-01 UTC' z/a z/l z; zip -qryX z.zip z; unzip -qt z.zip; mkdir o; unzip -q z.zip -d o; ls -l o/z | awk '{print $1, $NF}'; rm z.zip
 """ ),
     ("rsync", ["rsync"], r"""
-mkdir -p s/d; echo 1 > s/a; echo 2 > s/d/b; ln -s a s/l; rsync -a s/ t; rm s/a; echo 3 >> s/d/b; rsync -ai --delete s/ t | awk '{print $2}'; diff -r --no-dereference s t; echo $?
+mkdir -p s/d; echo 1 > s/a; echo 2 > s/d/b; ln -s a s/l; rsync -a s/ t; rm s/a; echo 3 >> s/d/b; touch -d '2001-01-01 UTC' s s/d; rsync -ai --delete s/ t | awk '{print $2}'; diff -r --no-dereference s t; echo $?
 """ ),
     ("ssh-keygen", ["ssh-keygen"], r"""
 ssh-keygen -q -t ed25519 -N '' -C c -f k; echo $?; stat -c '%a %n' k k.pub; ssh-keygen -y -f k | cmp - k.pub; ssh-keygen -l -f k.pub | awk '{print $1, $NF}'; echo data > d; ssh-keygen -q -Y sign -n file -f k d 2>&1; printf 'me %s\n' "$(cat k.pub)" > allowed; ssh-keygen -Y verify -n file -I me -f allowed -s d.sig < d > /dev/null; echo $?; ssh-keygen -q -t rsa -b 2048 -N p -f r; ssh-keygen -q -p -P p -N q -f r > /dev/null; echo $?; eval $(ssh-agent) > /dev/null; ssh-add -q k 2>&1; ssh-add -l | awk '{print $1, $NF}'; ssh-agent -k > /dev/null; rm k* r* d.sig allowed
