@@ -21,13 +21,28 @@ int errno_of_stopped_call(pid_t pid) {
   return value < 0 && value > -4096 ? static_cast<int>(-value) : 0;
 }
 
+// A traced task that was killed stays for its tracer to take, and neither its parent nor the end of
+// its pid namespace sees the death before. Only for a task that is dying: it waits for that.
+void take_dead(pid_t pid) {
+  int status = 0;
+  for (;;) {
+    const pid_t got = ::waitpid(pid, &status, __WALL | __WNOTHREAD);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 || WIFEXITED(status) || WIFSIGNALED(status)) return;
+  }
+}
+
 }  // namespace
 
 Status seize_for_exec(pid_t tid) {
   if (trace(PTRACE_SEIZE, tid, PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL) != 0) {
     return fail_errno("seize a task at exec (is kernel.yama.ptrace_scope 3?)", errno);
   }
-  if (trace(PTRACE_INTERRUPT, tid, 0) != 0) return fail_errno("interrupt a task at exec", errno);
+  if (trace(PTRACE_INTERRUPT, tid, 0) != 0) {
+    const int error = errno;
+    take_dead(tid);
+    return fail_errno("interrupt a task at exec", error);
+  }
   return ok();
 }
 
@@ -58,14 +73,13 @@ Result<uint64_t> stack_pointer(pid_t pid) {
   return uint64_t{regs.rsp};
 }
 
-void detach(pid_t pid) { trace(PTRACE_DETACH, pid, 0); }
+void detach(pid_t pid) {
+  if (trace(PTRACE_DETACH, pid, 0) != 0) take_dead(pid);  // killed while it was stopped
+}
 
 void kill_traced(pid_t pid) {
   ::kill(pid, SIGKILL);
-  int status = 0;
-  // Reaped here when it is ours to reap; its parent inside sees the death as of any child.
-  while (::waitpid(pid, &status, __WALL | __WNOTHREAD) < 0 && errno == EINTR) {
-  }
+  take_dead(pid);
 }
 
 }  // namespace certgate::sandbox

@@ -138,11 +138,60 @@ Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
   return ok();
 }
 
-// What we ended the agent for, if we did.
-struct Ended {
-  bool timeout = false;
-  int signal = 0;
+// Ends the agent, and knows for what. The end has a limit too: after it we go ourselves, and with
+// us everything that a supervisor may be holding.
+class End {
+ public:
+  End(asio::io_context& io, int init_pidfd) : init_pidfd_(init_pidfd), limit_(io) {}
+  void by_timeout() {
+    timeout_ = true;
+    kill();
+  }
+  void by_signal(int signal) {
+    signal_ = signal;
+    kill();
+  }
+  // The exit status, nullopt when it was not us.
+  std::optional<int> status() const {
+    if (timeout_) {
+      print_line("certgate: the time given by --timeout is up; the agent was ended");
+      return kExitTimeout;
+    }
+    return signal_ != 0 ? std::optional<int>(128 + signal_) : std::nullopt;
+  }
+
+ private:
+  void kill() {
+    kill_sandbox(init_pidfd_);
+    if (std::exchange(killed_, true)) return;
+    limit_.expires_after(kEndsWithin);
+    limit_.async_wait([](const boost::system::error_code& e) {
+      if (e) return;
+      print_line("certgate: the sandbox was killed and has not ended; the supervisor ends itself");
+      std::_Exit(kExitFailed);
+    });
+  }
+
+  static constexpr std::chrono::seconds kEndsWithin{5};
+  const int init_pidfd_;
+  asio::steady_timer limit_;
+  bool killed_ = false;
+  bool timeout_ = false;
+  int signal_ = 0;
 };
+
+// SIGTERM ends the agent, SIGHUP takes its terminal away when there is one.
+void await_signals(asio::signal_set& signals, End& end, TerminalPump* terminal) {
+  signals.async_wait([&signals, &end, terminal](const boost::system::error_code& e, int signal) {
+    if (e) return;
+    if (signal == SIGHUP && terminal != nullptr) {
+      terminal->hang_up();
+    } else {
+      end.by_signal(signal);
+    }
+    await_signals(signals, end, terminal);
+  });
+}
 
 // Looks at the limits once a second.
 class LimitTimer {
@@ -166,22 +215,15 @@ class LimitTimer {
 // Runs the io loop until init has ended. Returns the exit status.
 Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalPump* terminal,
                           std::optional<uint64_t> timeout_ns, LimitWatch& limits) {
-  Ended ended_by;
+  End end(io, box.init_pidfd.get());
   asio::posix::stream_descriptor ended(io, ::fcntl(box.init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
   asio::signal_set stop(io, SIGTERM, SIGHUP);
-  stop.async_wait([&](const boost::system::error_code& e, int signal) {
-    if (e) return;
-    if (signal == SIGHUP && terminal != nullptr) return terminal->hang_up();
-    ended_by.signal = signal;
-    kill_sandbox(box.init_pidfd.get());
-  });
+  await_signals(stop, end, terminal);
   asio::steady_timer timer(io);
   if (timeout_ns) {
     timer.expires_after(std::chrono::nanoseconds(*timeout_ns));
     timer.async_wait([&](const boost::system::error_code& e) {
-      if (e) return;
-      ended_by.timeout = true;
-      kill_sandbox(box.init_pidfd.get());
+      if (!e) end.by_timeout();
     });
   }
   LimitTimer look(io, limits);
@@ -192,11 +234,7 @@ Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalP
   const Result<int> status = sandbox::wait_agent(box);
   limits.look();
   if (status) return exit_status(*status);
-  if (ended_by.timeout) {
-    print_line("certgate: the time given by --timeout is up; the agent was ended");
-    return kExitTimeout;
-  }
-  if (ended_by.signal != 0) return 128 + ended_by.signal;
+  if (const auto by_us = end.status()) return *by_us;
   if (limits.met(sandbox::Resource::kMemory)) return 128 + SIGKILL;  // it chose pid 1
   return status.error();
 }

@@ -225,6 +225,10 @@ if __name__ == "__main__":
 E
 timeout 20 /usr/bin/python3 u.py 2>&1 | tail -1
 """),
+    # A death between the stop at exec and its end must reach the parent, and the end of the run.
+    ("killed while executing", ["perl"], r"""
+perl -e 'for (1..400) { my $p = fork // die; if (!$p) { exec "/bin/true" } select(undef, undef, undef, rand(0.004)); kill 9, $p; waitpid $p, 0 } print "all seen\n"'
+""" ),
     ("fork tree", ["/usr/bin/python3"], r"""
 cat > t.py <<'E'
 import os
