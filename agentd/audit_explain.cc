@@ -34,7 +34,8 @@ std::string argument_text(const std::string& argument) {
 }
 
 std::string step_text(const Record& r) {
-  std::string text = r.id() + " at " + rfc3339(r.wall_ns) + ": " + r.call + ' ' + r.object;
+  std::string text = r.id() + " at " + rfc3339(r.wall_ns) + ": " +
+                     (r.kind == RecordKind::kRaise ? r.why : r.call + ' ' + r.object);
   if (!r.rule.empty()) text += " (rule " + r.rule + ')';
   return text;
 }
@@ -89,7 +90,7 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("reason", r.reason);
   lines.add("label", r.origins);
   print_origin(why, lines);
-  if (r.kind == RecordKind::kCertificate) lines.add("raised to", r.raised);
+  lines.add("raised to", r.raised);
   if (why.outcome) {
     const Record& o = *why.outcome;
     lines.add("outcome", (o.error == 0 ? std::string("done") : "errno " + errno_text(o.error)) +
@@ -111,7 +112,8 @@ JsonObject step_json(const Record& r) {
   step.text("object", r.object)
       .text("rule", r.rule)
       .text("origins", r.origins)
-      .text("raised", r.raised);
+      .text("raised", r.raised)
+      .text("why", r.why);
   return step;
 }
 

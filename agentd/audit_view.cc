@@ -52,7 +52,7 @@ JsonObject json_line(const Record& r, uint32_t error) {
       .text("rule", r.rule)
       .text("reason", r.reason)
       .text("token", r.token);
-  line.text("origins", r.origins).number("errno", error);
+  line.text("origins", r.origins).text("raised", r.raised).number("errno", error);
   return line;
 }
 
@@ -68,6 +68,7 @@ std::string text_line(const Record& r, uint32_t error) {
   add("rule=", r.rule);
   add("reason=", r.reason);
   add("origins=", r.origins);
+  if (r.kind == RecordKind::kRaise) add("raised=", r.raised);
   if (error != 0) line += "  errno=" + std::to_string(error);
   if (r.kind == RecordKind::kOutcome) line += "  of=" + r.run + '-' + std::to_string(r.ref);
   return line;
@@ -186,6 +187,19 @@ Result<LogEntry> find_record(const LogSnapshot& log, const std::string& id) {
   return fail(several + (candidates.size() > kMaxCandidates ? " …" : ""));
 }
 
+// Whose write it was that another run had to rise for: certified after that.
+Status find_writer(const LogSnapshot& log, const Record& raise, std::optional<Record>& writer) {
+  writer.reset();
+  return log.each([&](const LogEntry& entry) {
+    const Record& r = entry.record;
+    const bool write = r.kind == RecordKind::kCertificate && r.verb == kWriteVerb;
+    if (write && r.run != raise.run && r.ino == raise.ino && r.boot_ns >= raise.boot_ns &&
+        (!writer || r.boot_ns < writer->boot_ns))
+      writer = r;
+    return ok();
+  });
+}
+
 }  // namespace
 
 Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
@@ -205,9 +219,11 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
       why.from_start = label_has(r.origins, why.origin) || label_has(r.raised, why.origin);
     }
     if (same_run && r.kind == RecordKind::kOutcome && r.ref == subject.seq) why.outcome = r;
-    if (r.kind != RecordKind::kCertificate) return ok();
+    const bool raise = r.kind == RecordKind::kRaise;
+    if (r.kind != RecordKind::kCertificate && !raise) return ok();
     if (same_run && r.seq < subject.seq && !why.raised_by && label_has(r.raised, why.origin))
       why.raised_by = r;
+    if (raise) return ok();
     // A creation names the inode of its directory: the path counts too.
     const bool same_object = r.object == subject.object || (r.ino != 0 && r.ino == subject.ino);
     if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin))
@@ -215,6 +231,8 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
     return ok();
   }));
   if (why.raised_by) why.from_start = false;
+  if (why.raised_by && why.raised_by->kind == RecordKind::kRaise)
+    CG_CHECK(find_writer(log, *why.raised_by, why.wrote));
   return why;
 }
 

@@ -5,8 +5,8 @@
 //   CG_TRY(Explanation why, explain(log, "k3u7x2qa-17"));
 //   print_explanation(why, Format::kText, std::cout);
 //
-// JSON: one object a line. Every string is first escaped as for a terminal (supervisor/report.h), so a
-// path with odd bytes stays unambiguous, and then as JSON asks.
+// JSON: one object a line. Every string is first escaped as for a terminal (supervisor/report.h),
+// so a path with odd bytes stays unambiguous, and then as JSON asks.
 #pragma once
 
 #include <cstdint>

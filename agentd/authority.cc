@@ -113,9 +113,8 @@ class Service {
         return;
       }
       const Status joined = labels_.join(request->file, request->label);
-      const std::string error = joined ? "" : joined.error().what;
-      const Status sent = supervisor::send_join_reply(channel_, error);
-      if (!joined) return stop(joined.error());
+      const Status sent = supervisor::send_join_reply(channel_, joined);
+      if (!joined && joined.error().code != EBUSY) return stop(joined.error());
       if (sent) wait_channel();
     });
   }
@@ -142,11 +141,16 @@ class Service {
 }  // namespace
 
 struct Authority::Impl {
-  Impl(LogStore log_store, LabelStore label_store)
-      : log(std::move(log_store)), labels(std::move(label_store)) {}
+  Impl(LogStore log_store, LabelStore label_store, const AuthorityPaths& paths)
+      : log(std::move(log_store)),
+        labels(std::move(label_store)),
+        label_uid(paths.label_uid),
+        label_gid(paths.label_gid) {}
 
   LogStore log;
   LabelStore labels;
+  const uid_t label_uid;
+  const gid_t label_gid;
   std::optional<SegmentTail> tail;  // of the run begun, until finish()
 };
 
@@ -158,7 +162,7 @@ Result<Authority> Authority::open(const AuthorityPaths& paths) {
   CG_TRY(LogStore log, LogStore::open(paths.state_dir));
   CG_CHECK(log.recover());
   CG_TRY(LabelStore labels, open_labels(paths));
-  return Authority(std::make_unique<Impl>(std::move(log), std::move(labels)));
+  return Authority(std::make_unique<Impl>(std::move(log), std::move(labels), paths));
 }
 
 Result<Run> Authority::begin(const RunRequest& request) {
@@ -203,6 +207,9 @@ Result<Run> Authority::begin(const RunRequest& request) {
   run.grant.segment = std::move(segment.append);
   CG_TRY(run.grant.label_table, impl_->labels.table_for_reading());
   CG_TRY(run.grant.label_names, impl_->labels.names_for_reading());
+  const AsUser user(impl_->label_uid, impl_->label_gid);
+  if (!user) return fail_errno("begin a run as the agent's user", errno);
+  CG_TRY(run.grant.readers, impl_->labels.begin_run(run.id));
   impl_->tail = std::move(segment.tail);
   return run;
 }
@@ -214,6 +221,7 @@ Status Authority::serve(int channel, int supervisor_pidfd) {
 
 Status Authority::finish() {
   if (!impl_->tail) return ok();
+  impl_->labels.end_run();
   const Status sealed = impl_->log.finish(*impl_->tail);
   impl_->tail.reset();
   return sealed;

@@ -18,6 +18,7 @@ namespace {
 using supervisor::kLabelFileBytes;
 using supervisor::kLabelMagic;
 using supervisor::kLabelSlots;
+using supervisor::kNoLabel;
 using supervisor::LabelHeader;
 using supervisor::LabelSlot;
 
@@ -83,6 +84,7 @@ LabelStore::LabelStore(LabelStore&& other) noexcept
     : dir_(std::move(other.dir_)),
       table_(std::move(other.table_)),
       names_(std::move(other.names_)),
+      running_(std::move(other.running_)),
       map_(std::exchange(other.map_, nullptr)),
       labels_(std::move(other.labels_)),
       names_size_(other.names_size_) {}
@@ -184,7 +186,8 @@ Result<uint32_t> LabelStore::id_of(const kernel::Label& label) {
   return static_cast<uint32_t>(labels_.size());
 }
 
-Status LabelStore::store(const kernel::FileIdentity& file, const kernel::Label& label) {
+Status LabelStore::store(const kernel::FileIdentity& file, const kernel::Label& label,
+                         std::vector<Change>& changes) {
   auto* header = static_cast<LabelHeader*>(map_);
   // NOLINTNEXTLINE: the file's layout
   auto* slots = reinterpret_cast<LabelSlot*>(static_cast<char*>(map_) + sizeof(LabelHeader));
@@ -193,10 +196,12 @@ Status LabelStore::store(const kernel::FileIdentity& file, const kernel::Label& 
     LabelSlot& slot = slots[at];
     const uint32_t id = slot.label.load(std::memory_order_acquire);
     if (id != 0 && !supervisor::same_key(slot, file)) continue;
-    if (id > labels_.size()) CG_CHECK(load_names());
-    if (id > labels_.size()) return fail("the label table names a label that was never written");
-    const kernel::Label joined = id == 0 ? label : labels_[id - 1].join(label);
-    if (id != 0 && joined == labels_[id - 1]) return ok();
+    const bool labelled = id != 0 && id != kNoLabel;
+    if (labelled && id > labels_.size()) CG_CHECK(load_names());
+    if (labelled && id > labels_.size())
+      return fail("the label table names a label that was never written");
+    const kernel::Label joined = labelled ? labels_[id - 1].join(label) : label;
+    if (labelled && joined == labels_[id - 1]) return ok();
     if (id == 0 && header->used.load() >= kMaxUsed) {
       return fail(
           "the label store is full (1.5 million labelled files); move it away to start afresh");
@@ -210,17 +215,56 @@ Status LabelStore::store(const kernel::FileIdentity& file, const kernel::Label& 
       header->used.fetch_add(1);
     }
     slot.label.store(joined_id, std::memory_order_release);
+    changes.push_back({&slot, labelled ? id : kNoLabel});
     return ok();
   }
   return fail("the label store is full");
+}
+
+// What a run opens after it was asked has the label already, so once is enough.
+Status LabelStore::join_all(const kernel::FileIdentity& file, const kernel::Label& label,
+                            std::vector<Change>& changes) {
+  CG_CHECK(store(file, label, changes));
+  if (changes.empty()) return ok();
+  CG_CHECK(running_.look(dir_.get(), static_cast<LabelHeader*>(map_)->runs.load()));
+  CG_TRY(const uint32_t id, id_of(label));
+  RaiseOfOthers others(running_, id);
+  std::vector<kernel::FileIdentity> changed{file};
+  while (!changed.empty()) {
+    const kernel::FileIdentity next = changed.back();
+    changed.pop_back();
+    CG_TRY(const auto held, others.ask_readers(next));
+    for (const kernel::FileIdentity& one : held) {
+      CG_CHECK(store(one, label, changes));
+      changed.push_back(one);
+    }
+  }
+  changes.clear();  // some may take it even if others do not in time
+  return others.take();
 }
 
 Status LabelStore::join(const kernel::FileIdentity& file, const kernel::Label& label) {
   const WriteLock lock(table_.get());
   if (!lock) return fail_errno("lock the label store", errno);
   CG_CHECK(load_names());
-  return store(file, label);
+  std::vector<Change> changes;
+  Status joined = join_all(file, label, changes);
+  if (joined) return ok();
+  for (size_t i = changes.size(); i-- > 0;)
+    changes[i].slot->label.store(changes[i].before, std::memory_order_release);
+  return joined;
 }
+
+Result<sandbox::UniqueFd> LabelStore::begin_run(const std::string& id) {
+  const WriteLock lock(table_.get());
+  if (!lock) return fail_errno("lock the label store", errno);
+  CG_TRY(sandbox::UniqueFd fd, running_.begin(dir_.get(), id));
+  CG_CHECK(running_.look(dir_.get(), static_cast<LabelHeader*>(map_)->runs.load()));
+  static_cast<LabelHeader*>(map_)->runs.fetch_add(1);
+  return fd;
+}
+
+void LabelStore::end_run() { running_.end(dir_.get()); }
 
 Result<sandbox::UniqueFd> LabelStore::table_for_reading() const {
   sandbox::UniqueFd fd(::openat(dir_.get(), kTable, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));

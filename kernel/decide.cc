@@ -231,26 +231,36 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   }
   if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);
 
-  if (!(cert.raised_ == state.label)) {
-    for (size_t i = 0; i < state.held.size(); ++i) {
-      const Held& held = state.held[i];
-      const Rule& rule = policy_.rules[held.rule];
-      const Origin* rejected = rule.accept.first_rejected(cert.raised_);
-      if (rejected == nullptr) continue;
-      if (held.kind == Held::Kind::kConnection) {
-        cert.shut_.push_back(static_cast<uint32_t>(i));
-        continue;
-      }
-      Refusal refusal = decision.refusal(
-          Reason::kHeldWritable, &rule, cert.raised_,
-          held.object + " is open for writing where this origin may not write; close it first");
-      refusal.origin = *rejected;
-      refusal.argument = "held " + held.object;
-      return refusal;
-    }
-  }
+  auto raised = raise(state, cert.raised_);
+  if (auto* refusal = std::get_if<Refusal>(&raised)) return std::move(*refusal);
+  cert.shut_ = std::move(std::get<Raise>(raised).shut);
   cert.digest_ = action_digest(call.effect);
   return cert;
+}
+
+std::variant<Raise, Refusal> Decider::raise(const State& state, const Label& joined) const {
+  Raise out{state.label.join(joined), {}};
+  if (out.to == state.label) return out;
+  for (size_t i = 0; i < state.held.size(); ++i) {
+    const Held& held = state.held[i];
+    const Rule& rule = policy_.rules[held.rule];
+    const Origin* rejected = rule.accept.first_rejected(out.to);
+    if (rejected == nullptr) continue;
+    if (held.kind == Held::Kind::kConnection) {
+      out.shut.push_back(static_cast<uint32_t>(i));
+      continue;
+    }
+    Refusal refusal;
+    refusal.reason = Reason::kHeldWritable;
+    refusal.rule = rule.id;
+    refusal.why =
+        held.object + " is open for writing where this origin may not write; close it first";
+    refusal.decision = out.to;
+    refusal.origin = *rejected;
+    refusal.argument = "held " + held.object;
+    return refusal;
+  }
+  return out;
 }
 
 Refusal Decider::constraint(const State& state, std::string why) const {
@@ -262,7 +272,7 @@ Refusal Decider::constraint(const State& state, std::string why) const {
 }
 
 void apply(State& state, const Certificate& certificate) {
-  state.label = certificate.raised_to();
+  state.label = state.label.join(certificate.raised_to());
   // One call is one use of a rule, however many of its parts the rule answered for.
   for (const RuleUse& use : certificate.rules()) {
     if (use.rule < state.used.size()) state.used[use.rule] = use.used;

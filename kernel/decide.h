@@ -57,12 +57,21 @@ struct Call {
 
 using Verdict = std::variant<Certificate, Refusal>;
 
+// What a label that rises takes with it.
+struct Raise {
+  Label to;
+  std::vector<uint32_t> shut;  // held connections whose rule does not accept it, ascending
+};
+
 class Decider {
  public:
   // `policy` must outlive the Decider. The token must already be verified.
   Decider(const Policy& policy, Token token);
 
   Verdict decide(const State& state, const Call& call, const Instant& now) const;
+
+  // A raise without a call: another agent is about to change what this one may be reading.
+  std::variant<Raise, Refusal> raise(const State& state, const Label& joined) const;
 
   // A call that is never performed, whatever the policy says (a form we refuse by construction).
   Refusal constraint(const State& state, std::string why) const;

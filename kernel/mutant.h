@@ -35,6 +35,7 @@ namespace certgate {
   X(kSocketNames, "socket-names")         /* unix: init binds names wherever they lead */          \
   X(kShut, "shut")                        /* a raise leaves connections open */                    \
   X(kHeldFiles, "held-files")             /* a raise does not mark files held for writing */       \
+  X(kReaders, "readers")                  /* other running agents are not asked to raise */        \
   X(kAccept, "accept")                    /* rules accept every label */                           \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \

@@ -168,6 +168,8 @@ const char* record_kind_text(RecordKind kind) {
       return "stop";
     case RecordKind::kGap:
       return "gap";
+    case RecordKind::kRaise:
+      return "raise";
   }
   return "unknown";
 }
@@ -263,7 +265,7 @@ Status read_small(CborReader& in, uint64_t max, T& to) {
 Status read_field(CborReader& in, uint64_t key, Record& r) {
   switch (key) {
     case kKind:
-      return read_small(in, static_cast<uint64_t>(RecordKind::kGap), r.kind);
+      return read_small(in, static_cast<uint64_t>(RecordKind::kRaise), r.kind);
     case kRun:
       return read_text(in, kWordBytes, r.run);
     case kSeq:

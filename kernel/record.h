@@ -53,6 +53,7 @@ enum class RecordKind : uint8_t {
   kToken = 5,    // a token was made: token id, object = its DSSE envelope
   kStop = 6,     // a run ended: count = last seq before it, errno = exit status
   kGap = 7,      // records of a run may be missing: count = bytes that could not be read
+  kRaise = 8,    // the label rose because of another run: raised = to, ino = of the file, why
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 

@@ -13,7 +13,7 @@ namespace certgate::supervisor {
 namespace {
 
 constexpr size_t kMaxMessage = 32768;
-constexpr size_t kGrantFds = 3;
+constexpr size_t kGrantFds = 4;
 enum class Kind : uint8_t { kGrant = 1, kJoin = 2, kReply = 3 };
 
 Status send_message(int fd, const std::vector<uint8_t>& data, const int* fds, size_t count) {
@@ -102,6 +102,7 @@ Result<Grant> receive_grant(int channel) {
   out.segment = std::move(fds[0]);
   out.label_table = std::move(fds[1]);
   out.label_names = std::move(fds[2]);
+  out.readers = std::move(fds[3]);
   return out;
 }
 
@@ -111,8 +112,8 @@ Status send_grant(int channel, const Grant& grant) {
   writer.text(grant.token_envelope);
   writer.bytes(grant.public_key.data(), grant.public_key.size());
   writer.unsigned_int(grant.next_seq);
-  const int fds[kGrantFds] = {grant.segment.get(), grant.label_table.get(),
-                              grant.label_names.get()};
+  const int fds[kGrantFds] = {grant.segment.get(), grant.label_table.get(), grant.label_names.get(),
+                              grant.readers.get()};
   return send_message(channel, writer.data(), fds, kGrantFds);
 }
 
@@ -130,10 +131,11 @@ Result<JoinRequest> receive_join(int channel) {
   return out;
 }
 
-Status send_join_reply(int channel, const std::string& error) {
+Status send_join_reply(int channel, const Status& joined) {
   kernel::CborWriter writer;
-  start(writer, Kind::kReply, 2);
-  writer.text(error);
+  start(writer, Kind::kReply, 3);
+  writer.text(joined ? "" : joined.error().what);
+  writer.unsigned_int(joined ? 0 : static_cast<uint64_t>(joined.error().code));
   return send_message(channel, writer.data(), nullptr, 0);
 }
 
@@ -148,9 +150,10 @@ Status Channel::join_file(const kernel::FileIdentity& file, const kernel::Label&
   CG_CHECK(send_message(fd_.get(), writer.data(), nullptr, 0));
   CG_TRY(const std::vector<uint8_t> data, receive_message(fd_.get(), nullptr));
   kernel::CborReader reader(data.data(), data.size());
-  CG_CHECK(expect(reader, Kind::kReply, 2));
+  CG_CHECK(expect(reader, Kind::kReply, 3));
   CG_TRY(const std::string error, reader.text(kMaxMessage));
-  return error.empty() ? ok() : Status(fail(error));
+  CG_TRY(const uint64_t code, reader.unsigned_int());
+  return error.empty() ? ok() : Status(fail(error, static_cast<int>(code)));
 }
 
 }  // namespace certgate::supervisor

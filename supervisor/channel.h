@@ -2,9 +2,9 @@
 //
 //   authority → supervisor, first:  [1, token envelope, public key (32 bytes), next seq]
 //                                    + fds: segment (O_APPEND), label table, label names
-//                                    (read-only)
+//                                    (read-only), reader table
 //   supervisor → authority:         [2, fsid, ino, btime_ns, label text]   store: file label joins
-//   this authority → supervisor:         [3, "" or error text]                   answer to 2
+//   this authority → supervisor:         [3, "" or error text, code]             answer to 2
 // EOF on either side: the other one is gone. The supervisor then ends the agent (I7).
 #pragma once
 
@@ -28,6 +28,7 @@ struct Grant {
   sandbox::UniqueFd segment;      // append-only log segment of this run
   sandbox::UniqueFd label_table;  // see label_view.h
   sandbox::UniqueFd label_names;
+  sandbox::UniqueFd readers;  // see reader_table.h
 };
 
 Result<Grant> receive_grant(int channel);
@@ -38,14 +39,15 @@ struct JoinRequest {
   kernel::Label label;
 };
 Result<JoinRequest> receive_join(int channel);  // authority side; error.code 0 + "closed" at EOF
-Status send_join_reply(int channel, const std::string& error);
+Status send_join_reply(int channel, const Status& joined);
 
 // Supervisor side; thread-safe.
 class Channel {
  public:
   explicit Channel(sandbox::UniqueFd fd) : fd_(std::move(fd)) {}
   int fd() const { return fd_.get(); }
-  // Joins `label` into the stored label of `file`; on return it is visible to every supervisor.
+  // Joins `label` into the stored label of `file`; on return it is visible to every supervisor, and
+  // every agent that may be reading the file has it. Code EBUSY: one cannot; nothing has changed.
   Status join_file(const kernel::FileIdentity& file, const kernel::Label& label);
 
  private:

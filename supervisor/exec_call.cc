@@ -92,7 +92,7 @@ void ExecCalls::handle(const TrappedCall& call) {
   for (const auto* images : {&pin.images, &pin.loader}) {
     for (const PinnedImage& i : *images) {
       if (!i.labelled) continue;
-      auto label = trap_.session.file_label(i.image.file, i.image.path);
+      auto label = trap_.session.file_label(i.image.file, i.image.path, Reads::kFromNowOn);
       judged_call.object = judged_call.object.join(label ? *label : kernel::Label::unknown());
     }
   }

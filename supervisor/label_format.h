@@ -16,7 +16,8 @@ struct LabelHeader {
   uint64_t magic = 0;
   uint64_t capacity = 0;
   std::atomic<uint64_t> used = 0;
-  uint64_t reserved[5] = {};
+  std::atomic<uint64_t> runs = 0;  // that ever began: who knows fewer looks for their tables again
+  uint64_t reserved[4] = {};
 };
 static_assert(sizeof(LabelHeader) == 64);
 
@@ -28,6 +29,9 @@ struct LabelSlot {
   uint32_t check = 0;
 };
 static_assert(sizeof(LabelSlot) == 32 && std::atomic<uint32_t>::is_always_lock_free);
+
+// The label of a slot whose first join was taken back: the file has none.
+inline constexpr uint32_t kNoLabel = UINT32_MAX;
 
 inline constexpr uint64_t kLabelFileBytes = sizeof(LabelHeader) + kLabelSlots * sizeof(LabelSlot);
 

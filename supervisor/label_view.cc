@@ -33,11 +33,11 @@ struct LabelView::Impl {
   Result<kernel::Label> label(uint32_t id) {
     {
       const std::shared_lock lock(mutex);
-      if (id <= labels.size()) return labels[id - 1];
+      if (id - 1 < labels.size()) return labels[id - 1];
     }
     const std::unique_lock lock(mutex);
     CG_CHECK(read_more());
-    if (id <= labels.size()) return labels[id - 1];
+    if (id - 1 < labels.size()) return labels[id - 1];
     return fail("the label table names a label that was never written");
   }
 
@@ -98,6 +98,8 @@ Result<LabelView> LabelView::open(sandbox::UniqueFd table, sandbox::UniqueFd nam
   return LabelView(impl.release());
 }
 
+Result<kernel::Label> LabelView::named(uint32_t id) const { return impl_->label(id); }
+
 Result<std::optional<kernel::Label>> LabelView::find(const kernel::FileIdentity& file) const {
   const LabelSlot* slots = impl_->slots();
   uint64_t at = label_hash(file) & (kLabelSlots - 1);
@@ -108,6 +110,7 @@ Result<std::optional<kernel::Label>> LabelView::find(const kernel::FileIdentity&
     const kernel::FileIdentity key{slot.fsid, slot.ino, slot.btime_ns};
     if (slot.check != label_check(key)) return fail("a damaged slot in the label table");
     if (same_key(slot, file)) {
+      if (id == kNoLabel) return std::optional<kernel::Label>();
       CG_TRY(kernel::Label label, impl_->label(id));
       return std::optional<kernel::Label>(std::move(label));
     }

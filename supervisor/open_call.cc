@@ -298,8 +298,15 @@ kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
   // The devices shown inside keep nothing that was written: what the store has says nothing.
   if (device) return trap_.session.decider().policy().zone_label(pin.path);
   if (pin.create()) return trap_.session.decider().policy().zone_label(pin.path);
-  auto label = trap_.session.file_label(pin.facts.identity, pin.path);
+  const Reads reads = pin.read ? Reads::kFromNowOn : Reads::kOnce;
+  auto label = trap_.session.file_label(pin.facts.identity, pin.path, reads);
   return label ? *std::move(label) : kernel::Label::unknown();
+}
+
+// A name that is made marks its directory.
+Mark OpenCalls::mark_of(const PinnedOpen& pin) const {
+  if (pin.name.empty() || pin.inside) return {};
+  return {Mark::Kind::kNames, pin.facts.identity, pin.path};
 }
 
 Hold OpenCalls::hold_of(const PinnedOpen& pin) const {
@@ -343,7 +350,7 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   if (trap_.stdio.covers(pin->facts, pin->read, pin->write))
     pin->facts.kind = kernel::FileKind::kPipe;
   const kernel::Call judged_call{pin->effect(), label_of(*pin)};
-  Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin));
+  Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin), mark_of(*pin));
   if (!judged.certificate) {
     trap_.listener.refuse(call.id, judged.error);
     return Attempt::kDone;
@@ -415,21 +422,14 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
   const kernel::Certificate certificate = *std::move(judged.certificate);
   UniqueFd fd;
   int error = 0;
-  if (!pin.name.empty() && !pin.inside) {
-    const auto marked = trap_.session.mark_names(pin.facts.identity, pin.path, certificate);
-    if (!marked) {
-      trap_.session.fatal(marked.error().what);
-      error = EIO;
-    }
-  }
-  if (error == 0 && mutant(Mutant::kPinnedOpen) && !pin.create() && pin.asked[0] != '/') {
+  if (mutant(Mutant::kPinnedOpen) && !pin.create() && pin.asked[0] != '/') {
     // What a monitor that checks first and opens later does.
     UniqueFd base;
     error = Trap::base_of(call.tid, AT_FDCWD, pin.asked, base);
     ::usleep(200);
     fd.reset(::openat(base.get(), pin.asked.c_str(), static_cast<int>(pin.flags & O_ACCMODE)));
     if (!fd) error = errno;
-  } else if (error == 0) {
+  } else {
     error = open_pinned(certificate, pin, fd);
   }
   const bool raced = error == EEXIST && !pin.name.empty() && !(pin.flags & O_EXCL);
@@ -438,7 +438,9 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
     if (pin.create()) error = object_facts(fd.get(), made);
     const auto settled = trap_.session.settle_file(
         judged.hold, fd.get(), made.identity, label.join(certificate.object_label()), !pin.inside);
-    if (!settled) {
+    if (!settled && settled.error().code == EBUSY) {
+      error = EACCES;
+    } else if (!settled) {
       trap_.session.fatal(settled.error().what);
       error = EIO;
     }

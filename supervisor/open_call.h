@@ -48,6 +48,7 @@ class OpenCalls {
   int pin_terminal(int tid, PinnedOpen& pin) const;
   int natively_refused(const PinnedOpen& pin) const;
   kernel::Label label_of(const PinnedOpen& pin) const;
+  Mark mark_of(const PinnedOpen& pin) const;
   Hold hold_of(const PinnedOpen& pin) const;
   bool pin_in_one_step(Base base, PinnedOpen& pin) const;
   Attempt try_once(const sandbox::TrappedCall& call);

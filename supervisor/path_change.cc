@@ -222,15 +222,10 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
 
 // What is changed in place carries the label of whoever changed it: names, link texts and
 // attributes are content too.
-int PathChanges::mark(const PinnedPath& path, const kernel::Certificate& certificate) const {
+Mark PathChanges::mark_of(const PinnedPath& path) const {
   // A device keeps nothing of its own: its node is the host's, on a read-only mount.
-  if (path.inside || (path.object && path.facts.kind == kernel::FileKind::kDevice)) return 0;
-  const auto marked = path.object
-                          ? trap_.session.mark(path.facts.identity, path.path)
-                          : trap_.session.mark_names(path.facts.identity, path.path, certificate);
-  if (marked) return 0;
-  trap_.session.fatal(marked.error().what);
-  return EIO;
+  if (path.inside || (path.object && path.facts.kind == kernel::FileKind::kDevice)) return {};
+  return {path.object ? Mark::Kind::kObject : Mark::Kind::kNames, path.facts.identity, path.path};
 }
 
 void PathChanges::handle(const TrappedCall& call) {
@@ -261,8 +256,9 @@ void PathChanges::handle(const TrappedCall& call) {
   uint32_t rule = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
     if (error != 0 || (!path->dir && !path->object) || path->nameless) continue;
-    const Judged judged = trap_.session.judge({call.tid, row.name, path->asked},
-                                              kernel::Call{path->effect(), {}}, Hold{});
+    const Judged judged =
+        trap_.session.judge({call.tid, row.name, path->asked}, kernel::Call{path->effect(), {}},
+                            Hold{}, mark_of(*path));
     if (!judged.certificate) {
       trap_.listener.refuse(call.id, judged.error);
       return;
@@ -275,7 +271,6 @@ void PathChanges::handle(const TrappedCall& call) {
     const bool links = row.nr == SYS_link || row.nr == SYS_linkat;
     if (links && path == &changed.b && !rules.empty() && rules.back().rule != rule) error = EXDEV;
     if (!rules.empty()) rule = rules.back().rule;
-    if (error == 0) error = mark(*path, *judged.certificate);
   }
   if (error == 0) error = row.perform(changed);
   if (error == 0) {

@@ -45,7 +45,7 @@ class PathChanges {
   int pin(const sandbox::TrappedCall& call, int dirfd_arg, int path_arg, int mode,
           PinnedPath& out) const;
   int pin_entry(int tid, Base base, PinnedPath& out) const;
-  int mark(const PinnedPath& path, const kernel::Certificate& certificate) const;
+  Mark mark_of(const PinnedPath& path) const;
 
   Trap& trap_;
 };

@@ -154,7 +154,8 @@ int PathReads::pin(const TrappedCall& call, Pinned& out) const {
 // A link's text is as tainted as its name; `unknown` when the store cannot say.
 kernel::Label PathReads::label_of(const Pinned& pinned) const {
   if (mutant(Mutant::kPathReads)) return {};
-  auto label = trap_.session.file_label(pinned.facts.identity, pinned.path);
+  const Reads reads = pinned.row->what == What::kWatch ? Reads::kFromNowOn : Reads::kOnce;
+  auto label = trap_.session.file_label(pinned.facts.identity, pinned.path, reads);
   if (!label) return kernel::Label::unknown();
   if (pinned.row->what != What::kLinkText) return *std::move(label);
   const std::string dir = pinned.path.substr(0, std::max<size_t>(1, pinned.path.rfind('/')));
@@ -163,7 +164,7 @@ kernel::Label PathReads::label_of(const Pinned& pinned) const {
   ObjectFacts facts;
   if (parent.error || object_facts(parent.object.get(), facts) != 0)
     return kernel::Label::unknown();
-  const auto names = trap_.session.file_label(facts.identity, dir);
+  const auto names = trap_.session.file_label(facts.identity, dir, Reads::kOnce);
   return names ? label->join(*names) : kernel::Label::unknown();
 }
 

@@ -14,6 +14,7 @@
 #include "supervisor/channel.h"
 #include "supervisor/content.h"
 #include "supervisor/label_view.h"
+#include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
 #include "supervisor/trap.h"
 
@@ -22,7 +23,7 @@ namespace certgate::supervisor {
 // `digests`: what is read here need not be read again for the agent. On error everything inside has
 // been killed, and the log closed with a stop record that says why.
 Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
-                      LabelView labels, Recorder& recorder, Channel& channel,
+                      LabelView labels, ReaderTable& readers, Recorder& recorder, Channel& channel,
                       ContentDigests& digests);
 
 }  // namespace certgate::supervisor

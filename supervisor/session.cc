@@ -32,6 +32,9 @@ std::string rule_ids(const kernel::Certificate& certificate, const kernel::Polic
   return out;
 }
 
+// Another agent's raise, or a file's death, may come while a call waits for the label store.
+constexpr int kMaxDecisions = 16;
+
 // A FIFO has no leases. Nothing is taken out of it: tee() finds its end only when nobody has it
 // open for writing.
 bool fifo_at_end(int fd) {
@@ -54,10 +57,11 @@ bool open_for_writing(int pin) {
 }
 
 Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder,
-                 LabelView labels, Channel& channel, Report report)
+                 LabelView labels, ReaderTable& readers, Channel& channel, Report report)
     : decider_(std::move(decider)),
       recorder_(recorder),
       labels_(std::move(labels)),
+      readers_(readers),
       channel_(channel),
       report_(report),
       started_ns_(boot_ns()) {
@@ -86,31 +90,58 @@ void Session::fatal(const std::string& what) const {
   if (fatal_) fatal_(what);
 }
 
-Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file,
-                                          const std::string& path) const {
+Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file, const std::string& path,
+                                          Reads reads) const {
+  if (reads == Reads::kFromNowOn) readers_.note(file);  // first: see reader_table.h
   CG_TRY(std::optional<kernel::Label> stored, labels_.find(file));
   if (stored) return *std::move(stored);
   return decider_.policy().zone_label(path);
 }
 
-Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold) {
-  const std::lock_guard lock(mutex_);
+Session::Lock Session::enter() const {
+  Lock lock(mutex_);
+  free_.wait(lock, [this] { return !joining_ && !frozen_; });
+  return lock;
+}
+
+Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                      const Mark& mark) {
+  Lock lock = enter();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kMaxHeld) {
     return refused(info, call,
                    decider_.constraint(state_, "more than 4096 files or connections held open"));
   }
-  kernel::Verdict verdict = decider_.decide(state_, call, now());
-  if (auto* refusal = std::get_if<kernel::Refusal>(&verdict);
-      refusal != nullptr && refusal->reason == kernel::Reason::kHeldWritable) {
-    // The kernel judges by what was opened; ask the system which of those are still open.
-    prune_dead_files();
-    verdict = decider_.decide(state_, call, now());
+  for (int i = 0; i < kMaxDecisions; ++i) {
+    kernel::Verdict verdict = decide(call);
+    if (auto* refusal = std::get_if<kernel::Refusal>(&verdict))
+      return refused(info, call, *refusal);
+    auto& certificate = std::get<kernel::Certificate>(verdict);
+    const uint64_t decided_on = changes_;
+    if (const Status joined = join_before(lock, certificate, hold, mark); !joined) {
+      if (joined.error().code == EBUSY)
+        return refused(info, call, decider_.constraint(state_, joined.error().what));
+      fatal(joined.error().what);
+      return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+    }
+    if (changes_ == decided_on) return certify(info, call, hold, std::move(certificate));
   }
-  if (auto* refusal = std::get_if<kernel::Refusal>(&verdict)) return refused(info, call, *refusal);
+  return refused(info, call, decider_.constraint(state_, "other agents raise the label too often"));
+}
 
+kernel::Verdict Session::decide(const kernel::Call& call) {
+  kernel::Verdict verdict = decider_.decide(state_, call, now());
+  const auto* refusal = std::get_if<kernel::Refusal>(&verdict);
+  if (refusal == nullptr || refusal->reason != kernel::Reason::kHeldWritable) return verdict;
+  // The kernel judges by what was opened; ask the system which of those are still open.
+  prune_dead_files();
+  return decider_.decide(state_, call, now());
+}
+
+Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                        kernel::Certificate decided) {
   Judged out;
-  out.certificate.emplace(std::get<kernel::Certificate>(std::move(verdict)));
+  out.certificate.emplace(std::move(decided));
   const kernel::Certificate& certificate = *out.certificate;
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kCertificate;
@@ -125,43 +156,98 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
     return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
   }
   out.seq = *seq;
-  if (raises) {
-    if (auto raised = finish_raise(certificate); !raised) {
-      fatal(raised.error().what);
-      return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
-    }
-  }
+  shut(certificate.shut());
+  if (raises) ++changes_;
   kernel::apply(state_, certificate);
-  if (hold.kind != Hold::Kind::kNone && !certificate.rules().empty()) {
-    Held held;
-    held.id = out.hold = next_hold_++;
-    held.file = hold.file;
-    held.labelled = hold.labelled;
-    if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
-    held_.push_back(std::move(held));
-    const bool file = hold.kind == Hold::Kind::kWritableFile;
-    state_.held.push_back(
-        {file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
-         certificate.rules().back().rule, object_text(call.effect)});
-  }
+  keep(out, hold, call);
   return out;
 }
 
-// Before the raising call goes on: cut what the new label may not use, mark what is being written.
-Status Session::finish_raise(const kernel::Certificate& certificate) {
-  std::vector<uint32_t> shut = certificate.shut();
-  std::sort(shut.rbegin(), shut.rend());
-  for (const uint32_t index : shut) {
+void Session::keep(Judged& judged, const Hold& hold, const kernel::Call& call) {
+  const kernel::Certificate& certificate = *judged.certificate;
+  if (hold.kind == Hold::Kind::kNone || certificate.rules().empty()) return;
+  Held held;
+  held.id = judged.hold = next_hold_++;
+  held.file = hold.file;
+  held.labelled = hold.labelled;
+  if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
+  held_.push_back(std::move(held));
+  const bool file = hold.kind == Hold::Kind::kWritableFile;
+  state_.held.push_back({file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
+                         certificate.rules().back().rule, object_text(call.effect)});
+}
+
+// The lock is given up meanwhile: whoever calls this must look at `changes_` afterwards.
+Status Session::join(Lock& lock, const kernel::FileIdentity& file, const kernel::Label& label) {
+  CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
+  if (stored && stored->covers(label)) return ok();
+  joining_ = true;
+  lock.unlock();
+  const Status joined = channel_.join_file(file, label);
+  lock.lock();
+  free_.wait(lock, [this] { return !frozen_; });
+  joining_ = false;
+  free_.notify_all();
+  return joined;
+}
+
+// Before the call is certified: what it will change carries the label, and so does what stays open
+// for writing while the label rises. A new file has no reader yet; settle_file gives it its label.
+Status Session::join_before(Lock& lock, const kernel::Certificate& certificate, const Hold& hold,
+                            const Mark& mark) {
+  if (hold.kind == Hold::Kind::kWritableFile && hold.labelled && hold.pin >= 0)
+    CG_CHECK(join(lock, hold.file, certificate.object_label()));
+  CG_CHECK(join_mark(lock, certificate, mark));
+  if (certificate.raised_to() == state_.label) return ok();
+  return join_held(lock, certificate.raised_to());
+}
+
+Status Session::join_held(Lock& lock, const kernel::Label& label) {
+  for (const kernel::FileIdentity& file : held_files()) CG_CHECK(join(lock, file, label));
+  return ok();
+}
+
+bool Session::spelled_out(const kernel::Certificate& certificate, const std::string& path) const {
+  const auto& rules = certificate.rules();
+  return std::any_of(rules.begin(), rules.end(), [&](const kernel::RuleUse& use) {
+    const kernel::Rule& rule = decider_.policy().rules[use.rule];
+    return std::find(rule.verbs.begin(), rule.verbs.end(), kernel::Verb::kWrite) !=
+               rule.verbs.end() &&
+           rule.spells(path);
+  });
+}
+
+Status Session::join_mark(Lock& lock, const kernel::Certificate& certificate, const Mark& mark) {
+  if (mark.kind == Mark::Kind::kNothing || mutant(Mutant::kNameLabels)) return ok();
+  std::string path = mark.path;
+  if (mark.kind == Mark::Kind::kNames) {
+    if (spelled_out(certificate, path)) return ok();
+    path.resize(std::max<size_t>(1, path.rfind('/')));
+  }
+  CG_TRY(const std::optional<kernel::Label> stored, labels_.find(mark.file));
+  const kernel::Label before = stored ? *stored : decider_.policy().zone_label(path);
+  if (stored && stored->covers(certificate.raised_to())) return ok();
+  return join(lock, mark.file, before.join(certificate.raised_to()));
+}
+
+std::vector<kernel::FileIdentity> Session::held_files() const {
+  std::vector<kernel::FileIdentity> files;
+  if (mutant(Mutant::kHeldFiles)) return files;
+  for (const Held& held : held_) {
+    if (!held.shut && !held.pending && held.labelled && open_for_writing(held.pin.get()))
+      files.push_back(held.file);
+  }
+  return files;
+}
+
+void Session::shut(const std::vector<uint32_t>& connections) {
+  std::vector<uint32_t> indices = connections;
+  std::sort(indices.rbegin(), indices.rend());
+  for (const uint32_t index : indices) {
     if (index >= held_.size()) continue;
     if (held_[index].shut && !mutant(Mutant::kShut)) held_[index].shut();
     erase_held(index);  // a pending one finds itself gone when it settles
   }
-  prune_dead_files();
-  for (const Held& held : held_) {
-    if (held.shut || held.pending || !held.labelled || mutant(Mutant::kHeldFiles)) continue;
-    CG_CHECK(channel_.join_file(held.file, certificate.raised_to()));
-  }
-  return ok();
 }
 
 void Session::prune_dead_files() {
@@ -172,18 +258,18 @@ void Session::prune_dead_files() {
 }
 
 void Session::erase_held(size_t index) {
+  ++changes_;
   held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
   state_.held.erase(state_.held.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
 Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
                             const kernel::Label& label, bool labelled) {
-  const std::lock_guard lock(mutex_);
+  Lock lock = enter();
   // The label may have risen since the decision: the file gets what holds now.
-  if (labelled) {
-    const kernel::Label joined = label.join(state_.label);
-    CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
-    if (!stored || !stored->covers(joined)) CG_CHECK(channel_.join_file(file, joined));
+  for (uint64_t before = changes_ + 1; labelled && before != changes_;) {
+    before = changes_;
+    CG_CHECK(join(lock, file, label.join(state_.label)));
   }
   for (size_t i = 0; i < held_.size(); ++i) {
     if (held_[i].id != hold) continue;
@@ -205,29 +291,8 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
   return ok();
 }
 
-Status Session::mark(const kernel::FileIdentity& file, const std::string& path) {
-  if (mutant(Mutant::kNameLabels)) return ok();
-  const std::lock_guard lock(mutex_);
-  CG_TRY(const std::optional<kernel::Label> stored, labels_.find(file));
-  if (stored && stored->covers(state_.label)) return ok();
-  const kernel::Label before = stored ? *stored : decider_.policy().zone_label(path);
-  return channel_.join_file(file, before.join(state_.label));
-}
-
-Status Session::mark_names(const kernel::FileIdentity& directory, const std::string& path,
-                           const kernel::Certificate& certificate) {
-  for (const kernel::RuleUse& use : certificate.rules()) {
-    const kernel::Rule& rule = decider_.policy().rules[use.rule];
-    const bool writes =
-        std::find(rule.verbs.begin(), rule.verbs.end(), kernel::Verb::kWrite) != rule.verbs.end();
-    if (writes && rule.spells(path)) return ok();
-  }
-  const size_t slash = path.rfind('/');
-  return mark(directory, slash == 0 ? "/" : path.substr(0, slash));
-}
-
 bool Session::settle_connection(uint64_t hold, std::function<void()> shut) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock = enter();
   for (Held& held : held_) {
     if (held.id != hold) continue;
     held.shut = std::move(shut);
@@ -239,10 +304,62 @@ bool Session::settle_connection(uint64_t hold, std::function<void()> shut) {
 
 void Session::release(uint64_t hold) {
   if (hold == 0) return;
-  const std::lock_guard lock(mutex_);
+  const Lock lock = enter();
   for (size_t i = 0; i < held_.size(); ++i) {
     if (held_[i].id == hold) return erase_held(i);
   }
+}
+
+ReaderTable::Answer Session::prepare_raise(const kernel::Label& label) {
+  const Lock lock(mutex_);
+  auto raised = decider_.raise(state_, label);
+  if (std::holds_alternative<kernel::Refusal>(raised)) {
+    prune_dead_files();
+    raised = decider_.raise(state_, label);
+  }
+  if (std::holds_alternative<kernel::Refusal>(raised)) return {};
+  frozen_ = true;
+  ReaderTable::Answer answer{true, {}};
+  if (!state_.label.covers(label)) answer.held = held_files();
+  return answer;
+}
+
+void Session::take_raise(const kernel::Label& label, const ReaderTable::Request& request) {
+  const Lock lock(mutex_);
+  rise(label, request);
+  frozen_ = false;
+  free_.notify_all();
+}
+
+void Session::leave_raise() {
+  const Lock lock(mutex_);
+  frozen_ = false;
+  free_.notify_all();
+}
+
+void Session::take_raise_alone(const kernel::Label& label, const ReaderTable::Request& request) {
+  leave_raise();
+  Lock lock = enter();
+  if (const Status joined = join_held(lock, label); !joined) return fatal(joined.error().what);
+  rise(label, request);
+}
+
+void Session::rise(const kernel::Label& label, const ReaderTable::Request& request) {
+  auto raised = decider_.raise(state_, label);
+  const auto* raise = std::get_if<kernel::Raise>(&raised);
+  if (raise == nullptr) return fatal(std::get<kernel::Refusal>(raised).why);
+  if (raise->to == state_.label) return;
+  kernel::Record record;
+  record.kind = kernel::RecordKind::kRaise;
+  record.origins = state_.label.text();
+  record.raised = raise->to.text();
+  record.ino = request.file.ino;
+  record.why = "the agent " + request.run + " writes what this one may be reading";
+  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
+  if (!seq) return fatal(seq.error().what);
+  shut(raise->shut);
+  ++changes_;
+  state_.label = raise->to;
 }
 
 Judged Session::refused(const CallInfo& info, const kernel::Call& call,

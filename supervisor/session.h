@@ -13,9 +13,16 @@
 // it is judged ("pending"), so that a raise in another thread cannot slip between decision and
 // effect:
 //   pending → live (settle_*) → gone (release, pruned, shut)
+//
+// The lock is not held while the label store is asked to join: it may in turn ask other running
+// agents, whose own judge() may be waiting for us. Calls of this agent wait until the answer is
+// there (`joining_`), a raise from another agent does not; after it the call is decided again.
+//   judging → [joining → judging]… → recorded
+//   another agent's raise: prepared (`frozen_`: nothing is judged) → taken or left
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -29,13 +36,14 @@
 #include "sandbox/fd.h"
 #include "supervisor/channel.h"
 #include "supervisor/label_view.h"
+#include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxHeld = 4096;          // handles of one agent
-inline constexpr size_t kPruneHeldAt = 512;       // look for dead ones beyond this
-inline constexpr size_t kMaxReportedLines = 200;  // refusals printed per run; all are in the log
+inline constexpr size_t kMaxHeld = kMaxHeldFiles;  // handles of one agent
+inline constexpr size_t kPruneHeldAt = 512;        // look for dead ones beyond this
+inline constexpr size_t kMaxReportedLines = 200;   // refusals printed per run; all are in the log
 
 // What a record says about a call beyond the effect itself.
 struct CallInfo {
@@ -51,6 +59,18 @@ struct Hold {
   kernel::FileIdentity file;
   bool labelled = true;  // false: the file lives and dies with the sandbox
 };
+
+// What the call changes in place, whose label therefore rises with the certificate: the object, or
+// the names in the directory in which `path` is made, moved or removed. Names that a rule spells
+// out say nothing about who chose them and leave the directory as it is.
+struct Mark {
+  enum class Kind : uint8_t { kNothing, kObject, kNames } kind = Kind::kNothing;
+  kernel::FileIdentity file;  // the object or the directory
+  std::string path;
+};
+
+// Whether the agent may go on reading what it is given, or only learns one thing now.
+enum class Reads : uint8_t { kOnce, kFromNowOn };
 
 struct Judged {
   std::optional<kernel::Certificate> certificate;
@@ -68,9 +88,10 @@ enum class Report : uint8_t { kText, kJson, kSelfTest };
 class Session {
  public:
   Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
-          Channel& channel, Report report);
+          ReaderTable& readers, Channel& channel, Report report);
 
-  Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold);
+  Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+               const Mark& mark = {});
   // Refuses a form of call that is never performed. Returns the errno for the caller.
   int refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
                         const std::string& why);
@@ -80,23 +101,27 @@ class Session {
   void outcome(uint64_t certificate_seq, const char* call, int pid, int error, const char* grade);
 
   // The file exists now: gives it its label and keeps a pin. Must succeed before the fd is handed
-  // over.
+  // over. Code EBUSY: see Channel::join_file.
   Status settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
                      const kernel::Label& label, bool labelled);
-  // The agent is about to change this object in place (a directory: its names): joins the agent's
-  // label into the stored one. Must succeed before the change.
-  Status mark(const kernel::FileIdentity& file, const std::string& path);
-  // The same for the directory in which `path` is made, moved or removed, unless the rule spells
-  // that name out: then the name says nothing about who chose it.
-  Status mark_names(const kernel::FileIdentity& directory, const std::string& path,
-                    const kernel::Certificate& certificate);
   // `shut` closes the connection for good (both directions) and may be called from any thread,
   // under the session lock. False: a raise has shut it already; do not hand it over.
   bool settle_connection(uint64_t hold, std::function<void()> shut);
   void release(uint64_t hold);
 
-  // The label of an unopened file: stored, else its zone's.
-  Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path) const;
+  // The label of an unopened file: stored, else its zone's. From now on whoever taints the file
+  // taints this agent, if it goes on reading.
+  Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path,
+                                   Reads reads) const;
+
+  // Another agent is about to change what this one may be reading. prepare: can the label rise, and
+  // what is held open for writing; if it can, nothing is judged until one of the others is called.
+  ReaderTable::Answer prepare_raise(const kernel::Label& label);
+  void take_raise(const kernel::Label& label, const ReaderTable::Request& request);
+  void leave_raise();
+  // Nobody said which: the label rises as by a call of our own.
+  void take_raise_alone(const kernel::Label& label, const ReaderTable::Request& request);
+
   kernel::Label label() const;
   bool crowded() const { return recorder_.crowded(); }  // see Recorder
   size_t refusals() const;                              // printed so far
@@ -115,8 +140,23 @@ class Session {
     std::function<void()> shut;
   };
 
+  using Lock = std::unique_lock<std::mutex>;
+
+  Lock enter() const;
   void prune_dead_files();
-  Status finish_raise(const kernel::Certificate& certificate);
+  kernel::Verdict decide(const kernel::Call& call);
+  Judged certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                 kernel::Certificate decided);
+  void rise(const kernel::Label& label, const ReaderTable::Request& request);
+  Status join(Lock& lock, const kernel::FileIdentity& file, const kernel::Label& label);
+  Status join_before(Lock& lock, const kernel::Certificate& certificate, const Hold& hold,
+                     const Mark& mark);
+  Status join_held(Lock& lock, const kernel::Label& label);
+  Status join_mark(Lock& lock, const kernel::Certificate& certificate, const Mark& mark);
+  bool spelled_out(const kernel::Certificate& certificate, const std::string& path) const;
+  std::vector<kernel::FileIdentity> held_files() const;
+  void shut(const std::vector<uint32_t>& connections);
+  void keep(Judged& judged, const Hold& hold, const kernel::Call& call);
   void erase_held(size_t index);
   Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
   void report(const kernel::Record& record, uint64_t seq);
@@ -125,11 +165,16 @@ class Session {
   const kernel::Decider decider_;
   Recorder& recorder_;
   LabelView labels_;
+  ReaderTable& readers_;
   Channel& channel_;
   const Report report_;
   const int64_t started_ns_;
   std::function<void(const std::string&)> fatal_;
   mutable std::mutex mutex_;  // guards all below
+  mutable std::condition_variable free_;
+  bool joining_ = false;  // a call waits for the label store
+  bool frozen_ = false;   // another agent's raise is prepared
+  uint64_t changes_ = 0;  // of the label and of what is held
   kernel::State state_;
   std::vector<Held> held_;  // parallel to state_.held
   uint64_t next_hold_ = 1;

@@ -29,6 +29,7 @@
 #include "supervisor/own_root.h"
 #include "supervisor/path_change.h"
 #include "supervisor/path_read.h"
+#include "supervisor/raise_requests.h"
 #include "supervisor/record_rate.h"
 #include "supervisor/report.h"
 #include "supervisor/resolver.h"
@@ -309,8 +310,11 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(check_token(token, hosting.policy));
   CG_TRY(LabelView probe_labels,
          LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
+  CG_TRY(LabelView asked_labels,
+         LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
   CG_TRY(LabelView labels,
          LabelView::open(std::move(grant.label_table), std::move(grant.label_names)));
+  CG_TRY(ReaderTable readers, ReaderTable::open(std::move(grant.readers)));
   Channel channel(std::move(channel_fd));
   RecordRate rate(hosting.records_per_second,
                   [&] { say_record_rate(hosting.records_per_second, hosting.report); });
@@ -318,7 +322,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
-                  std::move(labels), channel, hosting.report);
+                  std::move(labels), readers, channel, hosting.report);
   session.on_fatal([&box](const std::string& what) {
     print_line("certgate: " + escape(what) + "; the agent was ended");
     kill_sandbox(box.init_pidfd.get());
@@ -348,14 +352,18 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   PathChanges changes(trap);
   PathReads reads(trap);
   CG_CHECK(confine_supervisor());
-  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), recorder, channel, digests));
-  std::thread notify([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); });
-  notify.detach();  // ends with the process: the listener has no caller once the sandbox is gone
+  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), readers, recorder, channel,
+                          digests));
+  // Both end with the process: they have nobody to serve once the sandbox is gone.
+  std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); }).detach();
+  note_stdin(readers);
+  std::thread([&] { serve_raise_requests(readers, asked_labels, session); }).detach();
 
   if (pump) pump->start();
   LimitWatch limits(hosting.cgroup, hosting.report);
   CG_CHECK(sandbox::release(box));
   CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
+  readers.close();
   leave_home(hosting, home.get(), session.label());
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;

@@ -62,6 +62,7 @@ ROWS = [
     attack("escape", "escapes_in_names", shows="control character"),
     scenario("record-first", "kill_sweep", "killed after", "was made", "--seconds", "12"),
     scenario("death", "kill_sweep", "killed after", "still run", "--seconds", "12"),
+    scenario("readers", "raises", "a file: the reader is tainted", "run this"),
     scenario("zone-move", "labels", "a name does not move between zones", "cannot stat 'downloads/tool.sh'"),
     scenario("internal-address", "network", "a refused datagram is said", "UNTRUSTED_ORIGIN web:169.254.169.254"),
     scenario("cgroup", "limits", "a memory hog is ended at its limit", "had 200 MiB", "--only", "memory"),

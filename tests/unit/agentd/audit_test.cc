@@ -101,7 +101,7 @@ TEST_F(AuditTest, ListHasOneObjectALineWithItsKeysInOrder) {
       R"({"id":"k3u7x2qa-2","time":"2026-11-23T10:40:00.000000002Z","agent":"k3u7x2qa","seq":2,)"
       R"("kind":"certificate","verdict":"allow","call":"openat",)"
       R"("object":"/work/notes\\n\\x1B[2J.txt","rule":"workspace","reason":"",)"
-      R"("token":"0123456789abcdef","origins":"operator,user","errno":2})");
+      R"("token":"0123456789abcdef","origins":"operator,user","raised":"","errno":2})");
   EXPECT_EQ(std::count(said.out.begin(), said.out.end(), '\n'), 7);
 }
 

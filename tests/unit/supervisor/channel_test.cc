@@ -39,6 +39,7 @@ Grant some_grant() {
   grant.segment = UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   grant.label_table = some_file();
   grant.label_names = UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  grant.readers = some_file();
   return grant;
 }
 
@@ -100,11 +101,12 @@ TEST(Channel, AGrantArrivesWhole) {
   EXPECT_TRUE(same_object(got->segment.get(), sent.segment.get()));
   EXPECT_TRUE(same_object(got->label_table.get(), sent.label_table.get()));
   EXPECT_TRUE(same_object(got->label_names.get(), sent.label_names.get()));
+  EXPECT_TRUE(same_object(got->readers.get(), sent.readers.get()));
   EXPECT_EQ(::fcntl(got->segment.get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 }
 
-TEST(Channel, AGrantWithoutExactlyThreeDescriptorsIsRefusedAndNoneStaysOpen) {
-  for (const size_t descriptors : {0u, 1u, 2u, 4u, 8u}) {
+TEST(Channel, AGrantWithoutExactlyFourDescriptorsIsRefusedAndNoneStaysOpen) {
+  for (const size_t descriptors : {0u, 1u, 2u, 3u, 5u, 8u}) {
     const Ends ends;
     send_raw(ends.authority.get(), grant_bytes(), descriptors);
     const int before = next_descriptor();
@@ -172,13 +174,14 @@ TEST(Channel, AnErrorOfTheAuthorityIsAnErrorOfTheJoin) {
   Ends ends;
   std::thread authority([&] {
     EXPECT_TRUE(receive_join(ends.authority.get()));
-    EXPECT_TRUE(send_join_reply(ends.authority.get(), "the label table is full"));
+    EXPECT_TRUE(send_join_reply(ends.authority.get(), fail("the label table is full", ENOSPC)));
   });
   Channel channel(std::move(ends.supervisor));
   const Status done = channel.join_file({1, 2, 3}, *kernel::Label::parse("user"));
   authority.join();
   ASSERT_FALSE(done);
   EXPECT_NE(done.error().what.find("the label table is full"), std::string::npos);
+  EXPECT_EQ(done.error().code, ENOSPC);
 }
 
 TEST(Channel, TheOtherEndGoneIsAnErrorOnBothSides) {
@@ -211,7 +214,8 @@ TEST(Channel, AnAnswerReachesTheThreadThatAsked) {
     for (uint64_t i = 0; i < kThreads * kJoins; ++i) {
       const auto join = receive_join(ends.authority.get());
       ASSERT_TRUE(join);
-      ASSERT_TRUE(send_join_reply(ends.authority.get(), "file " + std::to_string(join->file.ino)));
+      ASSERT_TRUE(
+          send_join_reply(ends.authority.get(), fail("file " + std::to_string(join->file.ino))));
     }
   });
   Channel channel(std::move(ends.supervisor));

@@ -105,6 +105,9 @@ class SessionTest : public testing::Test {
     auto store = agentd::LabelStore::open(dir_ + "/labels");
     ASSERT_TRUE(store) << store.error().what;
     store_.emplace(std::move(*store));
+    auto readers = ReaderTable::open(*store_->begin_run("abcdefgh"));
+    ASSERT_TRUE(readers) << readers.error().what;
+    readers_.emplace(std::move(*readers));
     UniqueFd segment(
         ::open((dir_ + "/segment").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
     recorder_.emplace("abcdefgh", "00112233aabbccdd", std::move(segment), 1);
@@ -126,7 +129,7 @@ class SessionTest : public testing::Test {
     auto view = LabelView::open(*store_->table_for_reading(), *store_->names_for_reading());
     ASSERT_TRUE(view);
     session_.emplace(kernel::Decider(policy_, token_for_everything()), label(initial), *recorder_,
-                     std::move(*view), *channel_, Report::kText);
+                     std::move(*view), *readers_, *channel_, Report::kText);
     session_->on_fatal([this](const std::string& what) { fatal_ = what; });
   }
   void serve() {
@@ -135,7 +138,7 @@ class SessionTest : public testing::Test {
       if (!join) return;
       const Status stored =
           store_fails_ ? Status(fail("the disk is full")) : store_->join(join->file, join->label);
-      if (!send_join_reply(authority_.get(), stored ? "" : stored.error().what)) return;
+      if (!send_join_reply(authority_.get(), stored)) return;
     }
   }
 
@@ -178,13 +181,14 @@ class SessionTest : public testing::Test {
     return out;
   }
   std::string stored_label(const kernel::FileIdentity& file) const {
-    const auto found = session_->file_label(file, "/nowhere");
+    const auto found = session_->file_label(file, "/nowhere", Reads::kOnce);
     return found ? found->text() : "error";
   }
 
   const kernel::Policy policy_ = test_policy();
   std::string dir_, fatal_;
   std::optional<agentd::LabelStore> store_;
+  std::optional<ReaderTable> readers_;
   std::optional<Recorder> recorder_;
   std::optional<Channel> channel_;
   std::optional<Session> session_;
@@ -349,7 +353,7 @@ TEST_F(SessionTest, WithoutARecordThereIsNoCertificateAndTheRunEnds) {
   Recorder broken("abcdefgh", "t", UniqueFd(::open("/dev/full", O_WRONLY | O_CLOEXEC)), 1);
   auto view = LabelView::open(*store_->table_for_reading(), *store_->names_for_reading());
   Session session(kernel::Decider(policy_, token_for_everything()), label("operator"), broken,
-                  std::move(*view), *channel_, Report::kText);
+                  std::move(*view), *readers_, *channel_, Report::kText);
   std::string fatal;
   session.on_fatal([&](const std::string& what) { fatal = what; });
   const Judged judged = session.judge({1, "test", ""}, open_call("/in/a", false), kNothing);
@@ -375,7 +379,9 @@ TEST_F(SessionTest, ARaiseThatCannotBeStoredLetsNothingHappenAndTheRunEnds) {
 
 TEST_F(SessionTest, AFileWhoseLabelCannotBeStoredIsNotHandedOver) {
   const OpenFile file = open_file("unstorable");
-  const Judged writing = judge(open_call("/any/unstorable", true), file.hold());
+  Hold made = file.hold();
+  made.pin = -1;  // the file is new: its label comes when it is there
+  const Judged writing = judge(open_call("/any/unstorable", true), made);
   store_fails_ = true;
   EXPECT_FALSE(session_->settle_file(writing.hold, file.fd.get(), file.identity,
                                      writing.certificate->object_label(), true));
@@ -455,14 +461,61 @@ TEST_F(SessionTest, OfTheLabelsOfAFileTheStoredOneWinsOverItsZone) {
 
 TEST_F(SessionTest, WhatIsChangedInPlaceCarriesTheAgentsLabelAndThatOfItsZone) {
   const OpenFile directory = open_file("directory"), later = open_file("later");
-  ASSERT_TRUE(session_->mark(directory.identity, "/any"));
+  const auto change = [&](const kernel::FileIdentity& file) {
+    const Mark mark{Mark::Kind::kObject, file, "/any"};
+    return session_->judge({42, "test", ""}, open_call("/any", true), kNothing, mark);
+  };
+  ASSERT_TRUE(change(directory.identity).certificate);
   EXPECT_EQ(stored_label(directory.identity), "operator,unknown");
   ASSERT_TRUE(poison().certificate);
-  ASSERT_TRUE(session_->mark(later.identity, "/any"));
+  ASSERT_TRUE(change(later.identity).certificate);
   EXPECT_EQ(stored_label(later.identity), "operator,web:evil.test,unknown");
   store_fails_ = true;
-  ASSERT_TRUE(session_->mark(later.identity, "/any")) << "nothing to add, nobody to ask";
-  EXPECT_FALSE(session_->mark(directory.identity, "/any"));
+  ASSERT_TRUE(change(later.identity).certificate) << "nothing to add, nobody to ask";
+  EXPECT_FALSE(change(directory.identity).certificate);
+  EXPECT_EQ(fatal_, "the disk is full");
+}
+
+TEST_F(SessionTest, ARaiseOfAnotherAgentWaitsForNoCallAndIsDecidedByWhatIsHeld) {
+  const Label web = label("web:evil.test");
+  const ReaderTable::Request request{1, 1, {1, 2, 3}, "other"};
+  const Judged connection = judge(connect_call("clean.test"), kConnection);
+  bool shut = false;
+  ASSERT_TRUE(session_->settle_connection(connection.hold, [&] { shut = true; }));
+  const OpenFile file = open_file("held");
+  const Hold hold{.kind = Hold::Kind::kWritableFile, .pin = file.fd.get(), .file = file.identity};
+  const Judged writing = judge(open_call("/clean/a", true), hold);
+  ASSERT_TRUE(session_->settle_file(writing.hold, file.fd.get(), file.identity, {}, true));
+  EXPECT_FALSE(session_->prepare_raise(web).can) << "a clean-only file is open for writing";
+  EXPECT_FALSE(shut);
+  session_->release(writing.hold);
+  ASSERT_TRUE(session_->prepare_raise(web).can);
+  EXPECT_FALSE(shut) << "not before it is decided";
+  session_->leave_raise();
+  EXPECT_EQ(session_->label(), label("operator,tool"));
+  ASSERT_TRUE(session_->prepare_raise(web).can);
+  session_->take_raise(web, request);
+  EXPECT_TRUE(shut);
+  EXPECT_EQ(session_->label(), label("operator,tool,web:evil.test"));
+  EXPECT_FALSE(judge(open_call("/clean/a", true)).certificate);
+  const kernel::Record raise = records()[records().size() - 2];
+  EXPECT_EQ(raise.kind, RecordKind::kRaise);
+  EXPECT_EQ(raise.raised, "operator,tool,web:evil.test");
+  EXPECT_EQ(raise.ino, 2u);
+}
+
+TEST_F(SessionTest, NothingIsJudgedWhileARaiseOfAnotherAgentIsPrepared) {
+  const Label web = label("web:evil.test");
+  ASSERT_TRUE(session_->prepare_raise(web).can);
+  std::atomic<bool> judged = false;
+  std::thread call([&] {
+    EXPECT_FALSE(judge(open_call("/clean/a", true)).certificate) << "judged under the new label";
+    judged = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_FALSE(judged);
+  session_->take_raise(web, {1, 1, {1, 2, 3}, "other"});
+  call.join();
 }
 
 TEST_F(SessionTest, AClosedLogEndsEverythingWithoutAnAlarm) {
