@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "agentd/state_dir.h"
+#include "kernel/mutant.h"
 #include "sandbox/remote.h"
 #include "supervisor/report.h"
 
@@ -88,9 +89,9 @@ Result<OwnUser> OwnUser::take(const std::string& dir) {
     UniqueFd lock(::openat(place.get(), std::to_string(uid).c_str(),
                            O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!lock) return disk_error("take a uid in " + dir, errno);
-    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && !mutant(Mutant::kOwnUid)) continue;
     CG_TRY(const bool used, has_processes(uid));
-    if (used) continue;
+    if (used && !mutant(Mutant::kOwnUid)) continue;
     OwnUser out;
     out.uid_ = uid;
     out.lock_ = std::move(lock);

@@ -36,6 +36,9 @@ namespace certgate {
   X(kShut, "shut")                        /* a raise leaves connections open */                    \
   X(kHeldFiles, "held-files")             /* a raise does not mark files held for writing */       \
   X(kReaders, "readers")                  /* other running agents are not asked to raise */        \
+  X(kHomeLabel, "home-label")             /* a home is kept as clean as the run began */           \
+  X(kMountPoints, "mount-points")         /* names of mount points are removed and replaced */     \
+  X(kOwnUid, "own-uid")                   /* agents that run at once have one uid */               \
   X(kAccept, "accept")                    /* rules accept every label */                           \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \

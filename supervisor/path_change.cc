@@ -80,6 +80,7 @@ int refused_of_rename(const Changed& c) {
 // From ours, the kernel would take the mount away instead. A mount point's name never changes
 // inside.
 bool is_mount_point(const PinnedPath& entry) {
+  if (mutant(Mutant::kMountPoints)) return false;
   const std::string name = entry.name.substr(0, entry.name.find_last_not_of('/') + 1);
   struct statx s {};
   return ::statx(entry.dir.get(), name.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE,

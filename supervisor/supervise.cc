@@ -19,6 +19,7 @@
 #include <chrono>
 #include <thread>
 
+#include "kernel/mutant.h"
 #include "supervisor/confine.h"
 #include "supervisor/connect_call.h"
 #include "supervisor/datagrams.h"
@@ -269,7 +270,8 @@ void leave_home(const Hosting& hosting, int home, const kernel::Label& label) {
   std::vector<std::string> mounts;
   for (const sandbox::HomeFile& file : hosting.spec.home_files)
     mounts.push_back(file.target.substr(hosting.spec.home.size() + 1));
-  const Status packed = pack_home(home, mounts, label, hosting.home.out);
+  const Status packed = pack_home(
+      home, mounts, mutant(Mutant::kHomeLabel) ? hosting.initial : label, hosting.home.out);
   if (packed) return;
   print_line("certgate: the home is not kept, the one before stays: " +
              escape(packed.error().what));
