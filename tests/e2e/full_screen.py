@@ -1,6 +1,7 @@
 """Full-screen programs as agents, driven by tmux: the groups of terminal.py that need a screen."""
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -112,35 +113,60 @@ def pipelines(case):
             tmux.close()
 
 
-def codex_screen(case):
-    """Codex's own full-screen interface, with a scripted model that asks for a command that takes long."""
-    client = next(c for c in clients.CLIENTS if c.name == "codex")
+def client_screen(case, name, what, agent, shows, ends):
+    """A client's own full-screen interface, with a scripted model that asks for a command that takes long.
+
+    `agent`: (package, workspace) → command; `shows`: what it shows at the start, at work, at 70 columns, after Ctrl-C;
+    `ends`: keys."""
+    client = next(c for c in clients.CLIENTS if c.name == name)
     root, reason = client_session.install(client, case.cache)
     if root is None or not shutil.which("tmux"):
-        case.checks.skip(f"{case.host.name}: Codex's interface", reason or "tmux is not installed")
+        case.checks.skip(f"{case.host.name}: {what}'s interface", reason or "tmux is not installed")
         return
     script = model_endpoint.Script([client.shell("sleep 60; echo slept")])
     with client_session.reachable_copy(root) as package, model_endpoint.serve(script) as port:
         policy = client_session.make_policy(client, case.host, package, port, 1, 1)
-        provider = 'model_providers.local={name="local",base_url="http://127.0.0.1:11434/v1",env_key="OPENAI_API_KEY",wire_api="responses"}'
-        case.env["OPENAI_API_KEY"] = "not-a-key"
-        tmux = Tmux(case, [package / "bin/codex", "-m", "scripted", "-c", 'model_provider="local"', "-c", provider,
-                           "-c", 'sandbox_mode="danger-full-access"', "-c", 'approval_policy="never"'], options=("--policy", policy))
+        case.env |= client.env("127.0.0.1:11434")
+        run = shlex.join(map(str, case.certgate(*agent(package, case.workspace), options=("--policy", policy))))
+        tmux = Tmux(case, [], line=f'modes=$(stty -g); {run}; ended=$?; [ "$modes" = "$(stty -g)" ] && echo modes=same; (exit $ended)')
         try:
-            steps = [("starts", tmux.until("Ask Codex"))]
+            start, work, small, interrupted = shows
+            steps = [("starts", tmux.until(start))]
             for keys in ("do it", "Enter"):
                 time.sleep(1)
                 tmux.keys(keys)
-            steps.append(("takes keys", tmux.until("Working")))
+            steps.append(("takes keys", tmux.until(work)))
             steps.append(("draws undisturbed", "certgate:" not in tmux.screen()))
             tmux.resize(70, 25)
-            steps.append(("resizes", tmux.until("Working.*Ask Codex")))
+            steps.append(("resizes", tmux.until(small)))
             tmux.keys("C-c")
-            steps.append(("takes Ctrl-C", tmux.until("interrupted")))
-            tmux.keys("C-c")
-            steps.append(("ends", tmux.until("status=0")))
+            steps.append(("takes Ctrl-C", tmux.until(interrupted)))
+            for keys in ends:
+                time.sleep(0.3)
+                tmux.keys(keys)
+            steps.append(("ends, the terminal as before", tmux.until("modes=same.*status=0")))
             failed = [step for step, good in steps if not good]
-            case.checks.check(not failed, f"{case.host.name}: Codex's interface starts, takes keys, resizes, takes Ctrl-C and ends",
+            case.checks.check(not failed, f"{case.host.name}: {what}'s interface starts, takes keys, resizes, takes Ctrl-C and ends",
                               f"{failed}\n{tmux.screen()}")
         finally:
             tmux.close()
+
+
+def codex_screen(case):
+    provider = 'model_providers.local={name="local",base_url="http://127.0.0.1:11434/v1",env_key="OPENAI_API_KEY",wire_api="responses"}'
+    client_screen(case, "codex", "Codex", lambda package, _: [package / "bin/codex", "-m", "scripted", "-c", 'model_provider="local"', "-c", provider,
+                                                              "-c", 'sandbox_mode="danger-full-access"', "-c", 'approval_policy="never"'],
+                  ("Ask Codex", "Working", "Working.*Ask Codex", "interrupted"), ["C-c"])
+
+
+def claude_screen(case):
+    def agent(package, workspace):
+        # What its first start asks a person.
+        answers = {"hasCompletedOnboarding": True, "theme": "dark", "bypassPermissionsModeAccepted": True,
+                   "customApiKeyResponses": {"approved": ["not-a-key"], "rejected": []},
+                   "projects": {str(workspace): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}}}
+        claude = f"{package}/claude --dangerously-skip-permissions --model scripted"
+        return ["bash", "-c", f"printf %s {shlex.quote(json.dumps(answers))} > ~/.claude.json; exec {claude}"]
+
+    client_screen(case, "claude-code", "Claude Code", agent,
+                  ("bypass permissions on", "Running.*esc to interrupt", "(^|\n)\u2500{70}\n.*esc to interrupt", "Interrupted"), ["C-c", "C-c"])

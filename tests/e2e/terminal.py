@@ -20,7 +20,7 @@ import sys
 import termios
 import time
 
-from full_screen import COLUMNS, LIMIT, ROWS, codex_screen, full_screen, pipelines
+from full_screen import COLUMNS, LIMIT, ROWS, claude_screen, codex_screen, full_screen, pipelines
 from harness import Checks, hosts
 
 FLOOD = 50 * 1000 * 1000
@@ -444,7 +444,7 @@ def run_host(checks, host, wanted, cache):
     case = Case(checks, host)
     case.cache = cache
     for group in (what_programs_see, job_control, always_restored, suspended, redirected, no_terminal, attacks, escapes, full_screen,
-                  pipelines, codex_screen, flood, hung_up):
+                  pipelines, codex_screen, claude_screen, flood, hung_up):
         if wanted and group.__name__ not in wanted:
             continue
         print(f"-- {group.__name__}")
@@ -454,7 +454,7 @@ def run_host(checks, host, wanted, cache):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--certgate", type=pathlib.Path, required=True)
-    parser.add_argument("--cache", type=pathlib.Path, help="where Codex's package is kept")
+    parser.add_argument("--cache", type=pathlib.Path, help="where the packages of real clients are kept")
     parser.add_argument("groups", nargs="*", help="only these")
     args = parser.parse_args()
     cache = args.cache or args.certgate.resolve().parent.parent / "npm-cache"
