@@ -113,15 +113,15 @@ class SharedObjects:
         self.file = open(f"/dev/shm{self.name}", "w+b", buffering=0)
         os.fchmod(self.file.fileno(), 0o666)
         old = os.umask(0)
-        self.named_queue = LIBC.mq_open(self.name.encode(), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666, None)
+        small = self.Attributes(0, 4, 64, 0)   # a user's queues share 800 KiB, with those that killed runs have left
+        self.named_queue = attempt(LIBC.mq_open(self.name.encode(), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666, ctypes.byref(small)), "mq_open")
         os.umask(old)
         self.first = self.state()
 
     def state(self):
         info, named = (ctypes.c_char * 256)(), self.Attributes()
         attempt(LIBC.msgctl(self.queue, IPC_STAT, ctypes.byref(info)), "msgctl")
-        if self.named_queue >= 0:
-            LIBC.mq_getattr(self.named_queue, ctypes.byref(named))
+        attempt(LIBC.mq_getattr(self.named_queue, ctypes.byref(named)), "mq_getattr")
         return (ctypes.string_at(self.at, 4), LIBC.semctl(self.semaphore, 0, GETVAL), os.fstat(self.file.fileno()).st_size,
                 int.from_bytes(info[80:88], "little"), named.now)  # msg_qnum
 
@@ -130,6 +130,7 @@ class SharedObjects:
         LIBC.msgctl(self.queue, IPC_RMID, None)
         LIBC.semctl(self.semaphore, 0, IPC_RMID)
         LIBC.mq_unlink(self.name.encode())
+        os.close(self.named_queue)
         self.file.close()
         os.unlink(f"/dev/shm{self.name}")
 
