@@ -139,8 +139,9 @@ def other_starters(checks, host, policy, workspace):
 def damaged_logs(checks, host, policy):
     """A small log: any damage is noticed. (Every byte in turn is a unit test; here a sample through the command.)"""
     workspace, state = host.directory("small"), host.state("state-small")
-    host.call("run", "--policy", policy, "--workspace", workspace, "--state", state, "--", "/bin/true")
-    checks.check(host.call("audit", "verify", "--state", state).returncode == 0, "small log verifies")
+    run = host.call("run", "--policy", policy, "--workspace", workspace, "--state", state, "--", "/bin/true")
+    verified = host.call("audit", "verify", "--state", state)
+    checks.check(run.returncode == 0 and verified.returncode == 0, "small log verifies", run.stderr + verified.stdout + verified.stderr)
     files = [p for p in sorted(state.rglob("*")) if p.is_file() and p.stat().st_size and p.name not in ("key", "lock")]
     missed = []
     for file in files:
