@@ -186,7 +186,7 @@ bool OpenCalls::pin_in_one_step(Base base, PinnedOpen& pin) const {
   if (!pin.object) {
     pin.object = trap_.walk.open_likely_regular(base, pin.asked, flags, PathWalk::Links::kFollow);
     if (pin.object && behind_link_.size() < kMaxSeen) behind_link_.insert(hash);
-    if (pin.object) pin.path = PathWalk::path_of(pin.object.get(), false);
+    if (pin.object && PathWalk::path_of(pin.object.get(), false, pin.path) != 0) pin.path.clear();
   }
   pin.ready = pin.object && !pin.path.empty() && object_facts(pin.object.get(), pin.facts) == 0 &&
               pin.facts.kind == kernel::FileKind::kRegular && pin.facts.nlink > 0;
@@ -220,11 +220,12 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
     pin.parent = std::move(r.parent);
     pin.name = std::move(r.name);
     if (int error = object_facts(pin.parent.get(), pin.facts)) return error;
-    pin.path = PathWalk::path_of(pin.parent.get(), pin.facts.nlink == 0);
+    if (int error = PathWalk::path_of(pin.parent.get(), pin.facts.nlink == 0, pin.path))
+      return error;
     if (pin.path.empty()) return EACCES;
     if (pin.path.back() != '/') pin.path += '/';
     pin.path += pin.name;
-    return 0;
+    return pin.path.size() < kMaxPath ? 0 : ENAMETOOLONG;
   }
   pin.object = std::move(r.object);
   if (int error = object_facts(pin.object.get(), pin.facts)) return error;
@@ -240,7 +241,7 @@ int OpenCalls::pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin)
   if (pin.facts.kind == kernel::FileKind::kDevice && pin.facts.rdev == ::makedev(5, 0)) {
     if (int error = pin_terminal(tid, pin)) return error;
   }
-  pin.path = PathWalk::path_of(pin.object.get(), pin.facts.nlink == 0);
+  if (int error = PathWalk::path_of(pin.object.get(), pin.facts.nlink == 0, pin.path)) return error;
   if (pin.path.empty()) {
     // No path at all: a pipe or another anonymous object, reached through /proc/<pid>/fd.
     pin.path = pin.asked;

@@ -166,10 +166,11 @@ int PathChanges::pin_entry(int tid, Base base, PinnedPath& out) const {
   out.dir = std::move(r.object);
   if (int error = object_facts(out.dir.get(), out.facts)) return error;
   if (out.facts.kind != kernel::FileKind::kDirectory) return ENOTDIR;
-  out.path = PathWalk::path_of(out.dir.get(), out.facts.nlink == 0);
+  if (int error = PathWalk::path_of(out.dir.get(), out.facts.nlink == 0, out.path)) return error;
   if (out.path.empty()) return EACCES;
   if (out.path.back() != '/') out.path += '/';
   out.path += bare;
+  if (out.path.size() >= kMaxPath) return ENAMETOOLONG;
   if (::faccessat(out.dir.get(), "", X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return errno;
   if (out.last != LastName::kNormal) return 0;
   struct stat s {};
@@ -213,7 +214,8 @@ int PathChanges::pin(const TrappedCall& call, int dirfd_arg, int path_arg, int a
       out.object = std::move(r.object);
     }
     if (int error = object_facts(out.object.get(), out.facts)) return error;
-    out.path = PathWalk::path_of(out.object.get(), out.facts.nlink == 0);
+    if (int error = PathWalk::path_of(out.object.get(), out.facts.nlink == 0, out.path))
+      return error;
     out.nameless = by_fd && as != kSource && (out.path.empty() || out.facts.nlink == 0);
     if (out.path.empty() && !out.nameless) return EACCES;
   }

@@ -144,7 +144,7 @@ int PathReads::pin(const TrappedCall& call, Pinned& out) const {
   }
   if (int error = object_facts(out.object.get(), out.facts)) return error;
   if (row.what == What::kLinkText && !out.facts.symlink) return out.asked.empty() ? ENOENT : EINVAL;
-  out.path = PathWalk::path_of(out.object.get(), out.facts.nlink == 0);
+  if (int error = PathWalk::path_of(out.object.get(), out.facts.nlink == 0, out.path)) return error;
   // Init's links lead to what the agent has no view of.
   if (out.path.starts_with("/proc/1/")) return EACCES;
   out.inside = trap_.places.contains(out.facts.dev) || out.path.empty();

@@ -127,16 +127,18 @@ PathWalk::PathWalk(int root_fd) : root_(root_fd) {
   }
 }
 
-std::string PathWalk::path_of(int fd, bool deleted) {
+int PathWalk::path_of(int fd, bool deleted, std::string& path) {
   char name[16];
   std::snprintf(name, sizeof name, "%d", fd);
   char text[kMaxPath];
   const ssize_t n = ::readlinkat(self_fds(), name, text, sizeof text);
-  if (n <= 0 || text[0] != '/') return {};
-  std::string path(text, static_cast<size_t>(n));
+  path.clear();
+  if (n < 0) return errno;
+  if (n == 0 || text[0] != '/') return 0;
+  path.assign(text, static_cast<size_t>(n));
   constexpr std::string_view kMark = " (deleted)";
   if (deleted && path.ends_with(kMark)) path.resize(path.size() - kMark.size());
-  return path;
+  return 0;
 }
 
 std::string PathWalk::own_link(const Caller& caller, const std::string& path) const {

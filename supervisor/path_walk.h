@@ -91,9 +91,11 @@ class PathWalk {
   // "".
   std::string own_link(const Caller& caller, const std::string& path) const;
 
-  // The absolute path of a pinned object inside the sandbox ("" when it has none there), without
-  // the kernel's " (deleted)" mark.
-  static std::string path_of(int fd, bool deleted);
+  // The absolute path of a pinned object inside the sandbox, without the kernel's " (deleted)"
+  // mark;
+  // "" for what has none, a pipe. ENAMETOOLONG: it has one, which nobody can say, and so nobody can
+  // judge.
+  static int path_of(int fd, bool deleted, std::string& path);
 
  private:
   Resolution walk(const Caller& caller, sandbox::UniqueFd start, const std::string& path,

@@ -61,7 +61,8 @@ int ConnectDecoder::unix_address(const TrappedCall& call, PinnedConnect& pin) co
   ObjectFacts facts;
   if (int error = object_facts(r.object.get(), facts)) return error;
   if (facts.kind != kernel::FileKind::kSocket) return ECONNREFUSED;
-  pin.effect_.path = PathWalk::path_of(r.object.get(), facts.nlink == 0);
+  if (int error = PathWalk::path_of(r.object.get(), facts.nlink == 0, pin.effect_.path))
+    return error;
   pin.effect_.inside = trap_.places.contains(facts.dev);
   pin.node = std::move(r.object);
   return 0;

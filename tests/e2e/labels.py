@@ -180,6 +180,34 @@ def zones(checks, place):
                  "copying reads it, and is judged as that", out.stdout + out.stderr)
 
 
+def too_long(checks, place):
+    """A file whose own path is longer than PATH_MAX, through a link where a tainted agent may write."""
+    workspace = place.workspace("src")
+    parts = ["d" * 200] * 20 + ["e" * 50]
+    at = os.open(workspace / "src", os.O_RDONLY)
+    for part in parts:
+        os.mkdir(part, dir_fd=at)
+        at, above = os.open(part, os.O_RDONLY, dir_fd=at), at
+        os.fchown(at, place.host.uid, place.host.gid)
+        os.close(above)
+    file = os.open("file", os.O_RDWR | os.O_CREAT, 0o666, dir_fd=at)
+    os.fchown(file, place.host.uid, place.host.gid)
+    code = f"os.symlink('../src/{'/'.join(parts)}/file', 'scratch/l'); open(os.getcwd() + '/scratch/l', 'w').write('evil')"
+    subprocess.run([*place.host.as_agent(), "/usr/bin/python3", "-c", "import os\n" + code + "; os.unlink('scratch/l')"], cwd=workspace, check=True)
+    checks.check(os.pread(file, 9, 0) == b"evil", "control: a file below a path that is too long is written through a link")
+    os.ftruncate(file, 0)
+    out = place.run(workspace, TAINT + code)
+    checks.check(os.fstat(file).st_size == 0 and "File name too long" in out.stderr and os.path.lexists(workspace / "scratch/l"),
+                 "what has no path to judge is not judged by the link's", out.stdout + out.stderr)
+    code = f"os.chdir('src')\nfor d in {parts}: os.chdir(d)\n" \
+           "for change in (lambda: os.symlink('x', 'l'), lambda: open('n', 'w'), lambda: os.getxattr('file', 'user.x')):\n" \
+           "  try: change()\n  except OSError as e: print(e.errno)"
+    out = place.run(workspace, code)
+    checks.check(out.stdout.split() == ["36"] * 3, "nothing is made, changed or asked there", out.stdout + out.stderr)
+    os.close(at)
+    os.close(file)
+
+
 def protected(checks, place, holds):
     for table, directories in ((PROTECTED, [".git"]), (ABSENT, [])):
         for what, code in table.items():
@@ -223,6 +251,7 @@ def main():
                 hard_links(checks, place)
                 zones(checks, place)
                 devices(checks, place)
+                too_long(checks, place)
                 above(checks, place)
             finally:
                 host.remove()
