@@ -15,6 +15,8 @@ using kernel::Digest;
 using kernel::Record;
 using kernel::RecordKind;
 
+constexpr const char* kInterrupted =
+    " (what an interrupted append leaves goes away at the next start)";
 constexpr int kVerdictNo = -1;  // Error::code of a finding, as opposed to trouble
 
 struct Finding {
@@ -89,9 +91,10 @@ Status Verifier::check_signatures() {
   const Result<Checkpoint> last = open_checkpoint(*snapshot_.last(), *key);
   if (!last) return no("checkpoint.last", last.error().what);
   if (shown->size != last->size) {
+    const bool behind = shown->size < last->size;
     return no("log/checkpoint", "the log has " + std::to_string(shown->size) +
                                     " records, its last signed checkpoint " +
-                                    std::to_string(last->size));
+                                    std::to_string(last->size) + (behind ? kInterrupted : ""));
   }
   if (*snapshot_.published() != *snapshot_.last()) {
     return no("log/checkpoint", "not the last signed checkpoint, though of the same size");
@@ -126,9 +129,8 @@ Status Verifier::check_files() {
   }
   for (const std::string& path : present) {
     if (!expected.contains(path) && !directories.contains(path)) {
-      return no(path,
-                "not a part of a log of " + std::to_string(checkpoint_.size) +
-                    " records (what an interrupted append leaves goes away at the next start)");
+      return no(path, "not a part of a log of " + std::to_string(checkpoint_.size) + " records" +
+                          kInterrupted);
     }
   }
   for (const std::string& path : expected) {

@@ -163,6 +163,16 @@ void keep_signals_for_the_agent() {
   ::sigaction(SIGHUP, &action, nullptr);
 }
 
+// The supervisor makes namespaces, which only a single thread may. After fork() the thread
+// sanitizer starts one of its own in the child.
+pid_t fork_single_threaded() {
+#ifdef __SANITIZE_THREAD__
+  return static_cast<pid_t>(::syscall(SYS_fork));
+#else
+  return ::fork();
+#endif
+}
+
 Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd) {
   CG_TRY(Authority authority,
          Authority::open({plan.state_dir, plan.label_dir, plan.owner.uid, plan.owner.gid}));
@@ -222,7 +232,7 @@ int run_main(const Args& args) {
   }
   sandbox::UniqueFd ours(ends[0]), theirs(ends[1]);
   const pid_t parent = ::getpid();
-  const pid_t child = ::fork();
+  const pid_t child = fork_single_threaded();
   if (child < 0) return trouble(fail_errno("start a supervisor", errno).what);
   if (child == 0) {
     ours.reset();
