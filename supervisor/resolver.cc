@@ -31,6 +31,7 @@ using Reply = std::function<void(std::vector<uint8_t>)>;
 constexpr uint16_t kPort = 53;
 constexpr uint32_t kTtl = 60;  // seconds, for us and for the caller's cache
 constexpr size_t kMaxRemembered = 4096;
+constexpr size_t kWorkers = 4;
 
 Status bind_inside(int fd, bool tcp_socket) {
   sockaddr_in at{};
@@ -147,20 +148,31 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
   }
 
   // The host's resolver may take seconds: it runs elsewhere, its answer comes back to the io
-  // thread.
+  // thread. A name that is being asked for already is not asked for again.
   void look_up(const dns::Query& query, Reply reply) {
-    if (in_flight >= kMaxLookups)
+    const auto found_name = asked.find(query.name);
+    if (waiters >= kMaxWaiters || (found_name == asked.end() && asked.size() >= kMaxLookups))
       return reply(dns::answer(query, dns::Code::kServerFailure, {}, 0));
-    ++in_flight;
-    asio::post(workers, [self = shared_from_this(), query, reply = std::move(reply)]() mutable {
-      const bool there = static_cast<bool>(resolve_on_host(query.name));
-      asio::post(self->io, [self, query, there, reply = std::move(reply)] {
-        --self->in_flight;
-        if (self->exists.size() >= kMaxRemembered) self->exists.clear();
-        self->exists[query.name] = {there, Clock::now() + std::chrono::seconds(kTtl)};
-        reply(there ? self->found(query) : dns::answer(query, dns::Code::kNoSuchName, {}, 0));
-      });
+    ++waiters;
+    if (found_name != asked.end()) {
+      found_name->second.push_back({query, std::move(reply)});
+      return;
+    }
+    asked[query.name].push_back({query, std::move(reply)});
+    asio::post(workers, [self = shared_from_this(), name = query.name] {
+      const bool there = static_cast<bool>(resolve_on_host(name));
+      asio::post(self->io, [self, name, there] { self->looked_up(name, there); });
     });
+  }
+
+  void looked_up(const std::string& name, bool there) {
+    if (exists.size() >= kMaxRemembered) exists.clear();
+    exists[name] = {there, Clock::now() + std::chrono::seconds(kTtl)};
+    const auto answered = asked.extract(name);
+    waiters -= answered.mapped().size();
+    for (const Waiting& one : answered.mapped()) {
+      one.reply(there ? found(one.query) : dns::answer(one.query, dns::Code::kNoSuchName, {}, 0));
+    }
   }
 
   // One refusal a name: a program asks for A and AAAA, and again.
@@ -173,6 +185,10 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
     bool found = false;
     Clock::time_point until;
   };
+  struct Waiting {
+    dns::Query query;
+    Reply reply;
+  };
   asio::io_context& io;
   NameTable& names;
   Session& session;
@@ -182,8 +198,9 @@ struct Resolver::Impl : std::enable_shared_from_this<Resolver::Impl> {
   std::array<uint8_t, dns::kMaxQuery> room{};
   std::map<std::string, Known> exists;  // io thread only, like all below
   std::set<std::string> refused;
-  size_t in_flight = 0, open_streams = 0;
-  asio::thread_pool workers{2};
+  std::map<std::string, std::vector<Waiting>> asked;  // by name, while the host looks it up
+  size_t waiters = 0, open_streams = 0;
+  asio::thread_pool workers{kWorkers};
 };
 
 Resolver::Resolver(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}

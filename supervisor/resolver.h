@@ -13,7 +13,8 @@
 
 namespace certgate::supervisor {
 
-inline constexpr size_t kMaxLookups = 16;     // host look-ups in flight
+inline constexpr size_t kMaxLookups = 256;    // names the host is asked for at once
+inline constexpr size_t kMaxWaiters = 1024;   // queries that wait for them; more get SERVFAIL
 inline constexpr size_t kMaxTcpQueries = 64;  // TCP connections to the resolver
 
 class Resolver {

@@ -22,14 +22,23 @@ struct ScriptBinding {
   uint64_t certificate_seq = 0;
 };
 
+// Whether there is a process, or a zombie, of this id.
+bool process_exists(int tgid);
+
 class ScriptBindings {
  public:
-  // Replaces whatever was bound for this process; nullopt clears. False: too many at once.
+  using Exists = bool (*)(int tgid);
+  explicit ScriptBindings(Exists exists = process_exists) : exists_(exists) {}
+  // Replaces whatever was bound for this process; nullopt clears. False: too many living
+  // processes have one.
   bool bind(int tgid, std::optional<ScriptBinding> binding);
   // The binding of this process for this path, removed from the table.
   std::optional<ScriptBinding> take(int tgid, const std::string& asked);
 
  private:
+  void drop_dead();
+
+  Exists exists_;
   std::mutex mutex_;  // guards bound_
   std::map<int, ScriptBinding> bound_;
 };

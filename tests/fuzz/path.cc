@@ -21,6 +21,7 @@ namespace fuzz = certgate::fuzz;
 namespace {
 
 constexpr size_t kLongest = 1500;
+constexpr int kTries = 20;
 
 // Stands for the agent's root; removed when the program ends.
 class Tree {
@@ -86,9 +87,12 @@ int by_kernel(int root, const std::string& path, Final final, struct stat& found
   how.flags = O_PATH | O_CLOEXEC | (final == Final::kNoFollow ? O_NOFOLLOW : 0);
   how.resolve = RESOLVE_IN_ROOT;
   UniqueFd fd;
-  do {  // EAGAIN: somebody renamed something somewhere while ".." was looked up
+  // EAGAIN: somebody renamed something somewhere while ".." was looked up. ELOOP: perhaps; a walk
+  // that loses its lock-free race starts afresh without forgetting the links it has counted.
+  for (int tries = 0; !fd && tries < kTries; ++tries) {
     fd.reset(static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
-  } while (!fd && errno == EAGAIN);
+    if (!fd && errno != EAGAIN && errno != ELOOP) break;
+  }
   return fd ? (::fstat(fd.get(), &found), 0) : errno;
 }
 

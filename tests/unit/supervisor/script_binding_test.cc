@@ -1,6 +1,8 @@
 #include "supervisor/script_binding.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace certgate::supervisor {
 namespace {
@@ -34,7 +36,7 @@ TEST(ScriptBindings, TheNextExecReplacesOrClearsWhatWasBound) {
 }
 
 TEST(ScriptBindings, BeyondTheLimitNothingIsBoundAndTheExecMustNotGoOn) {
-  ScriptBindings bindings;
+  ScriptBindings bindings([](int) { return true; });
   for (int pid = 1; pid <= static_cast<int>(kMaxBindings); ++pid) {
     ASSERT_TRUE(bindings.bind(pid, binding("/s")));
   }
@@ -43,6 +45,27 @@ TEST(ScriptBindings, BeyondTheLimitNothingIsBoundAndTheExecMustNotGoOn) {
   EXPECT_TRUE(bindings.bind(1, binding("/t")));  // a process that has one may have another
   ASSERT_TRUE(bindings.bind(2, std::nullopt));
   EXPECT_TRUE(bindings.bind(99999, binding("/s")));
+}
+
+TEST(ScriptBindings, TheDeadLeaveRoomForTheLiving) {
+  ScriptBindings bindings([](int tgid) { return tgid == 7; });
+  for (int pid = 1; pid <= static_cast<int>(kMaxBindings); ++pid) {
+    ASSERT_TRUE(bindings.bind(pid, binding("/s")));
+  }
+  EXPECT_TRUE(bindings.bind(99999, binding("/s")));
+  EXPECT_TRUE(bindings.take(7, "/s"));
+  EXPECT_FALSE(bindings.take(8, "/s"));
+}
+
+TEST(ScriptBindings, AProcessExistsUntilItIsReaped) {
+  EXPECT_TRUE(process_exists(::getpid()));
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, child, &info, WEXITED | WNOWAIT), 0);
+  EXPECT_TRUE(process_exists(child));
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_FALSE(process_exists(child));
 }
 
 }  // namespace
