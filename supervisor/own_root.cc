@@ -32,6 +32,9 @@ constexpr Shown kShown[] = {{"/proc", true, kPlain},
                             {"/run/systemd/resolve", false, kPlain | MOUNT_ATTR_RDONLY},
                             {"/run/resolvconf", false, kPlain | MOUNT_ATTR_RDONLY},
                             {"/run/NetworkManager", false, kPlain | MOUNT_ATTR_RDONLY},
+#ifdef CERTGATE_SANITIZER_REPORTS
+                            {CERTGATE_SANITIZER_REPORTS, false, kPlain},
+#endif
                             {"/run/nscd", false, kPlain | MOUNT_ATTR_RDONLY}};
 
 Error trouble(const std::string& what, int error) {
