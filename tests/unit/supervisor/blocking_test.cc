@@ -14,6 +14,7 @@
 #include <csignal>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -30,19 +31,19 @@ class Callers {
  public:
   explicit Callers(size_t count) {
     for (size_t i = 0; i < count; ++i) {
-      std::atomic<int> listener = -1;
-      threads_.emplace_back([&listener] {
-        listener = install();
-        listener.notify_all();
-        if (listener >= 0) ::syscall(SYS_getpgrp);
+      std::promise<int> installed;
+      std::future<int> result = installed.get_future();
+      threads_.emplace_back([installed = std::move(installed)]() mutable {
+        const int fd = install();
+        installed.set_value(fd);
+        if (fd >= 0) ::syscall(SYS_getpgrp);
       });
-      listener.wait(-1);
+      const int listener = result.get();
       if (listener < 0) {
         ready_ = false;
         return;
       }
-      listeners_.push_back(
-          std::make_unique<sandbox::Listener>(UniqueFd(static_cast<int>(listener))));
+      listeners_.push_back(std::make_unique<sandbox::Listener>(UniqueFd(listener)));
       const auto call = listeners_.back()->receive();
       ready_ = ready_ && call;
       if (call) calls_.push_back(*call);
