@@ -29,6 +29,8 @@ AGENT = "games"
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 TIMEOUT = 90
+# Of the whole matrix: ext4 spends most of it looking past inodes that it freed in the last seconds.
+LONG_TIMEOUT = 900
 SHORT_STRIDE = 13
 
 
@@ -72,8 +74,8 @@ def first_difference(native, hosted):
 class Both:
     """Runs a command natively and hosted, in directories that are equal, one after the other."""
 
-    def __init__(self, host, files=()):
-        self.host = host
+    def __init__(self, host, files=(), timeout=TIMEOUT):
+        self.host, self.timeout = host, timeout
         self.files = files   # copied into every workspace: nothing else of ours is visible inside
         self.state = host.state(f"state-compat-{len(files)}")
 
@@ -101,7 +103,7 @@ class Both:
         env = ["env", "-i", f"PATH={PATH}", f"HOME={workspace}/home", "LC_ALL=C.UTF-8", "USER=agent", "LOGNAME=agent"]
         try:
             done = subprocess.run([*wrapper, "/usr/bin/env", *env[1:], *argv], cwd=workspace, env=self.host.env(), stdin=subprocess.DEVNULL,
-                                  capture_output=True, timeout=TIMEOUT, check=False, start_new_session=True)
+                                  capture_output=True, timeout=self.timeout, check=False, start_new_session=True)
         except subprocess.TimeoutExpired as late:
             done = subprocess.CompletedProcess(argv, -1, late.stdout or b"", (late.stderr or b"") + b"\ntimed out")
         return Outcome(done, tree(workspace))
@@ -212,7 +214,7 @@ def main():
             if chosen("npm registry"):
                 npm_from_the_registry(checks, both)
             if chosen("semantics"):
-                with_matrix = Both(host, [semantics])
+                with_matrix = Both(host, [semantics], LONG_TIMEOUT)
                 compare_calls(checks, with_matrix, args.stride or (1 if args.long else SHORT_STRIDE))
         finally:
             host.remove()
