@@ -27,6 +27,7 @@ namespace {
 using sandbox::TrappedCall;
 using sandbox::UniqueFd;
 
+constexpr int kInsideWaitMs = 2000;
 constexpr int kInterrupted = -1;  // a signal came; the connection goes on
 
 // A socket that already has a connection or is making one: connect() on it has no new effect.
@@ -40,6 +41,33 @@ bool connect_under_way(int fd) {
 int plain_connect(int fd, const sockaddr_storage& to, socklen_t size) {
   // NOLINTNEXTLINE: the socket API's own cast
   return ::connect(fd, reinterpret_cast<const sockaddr*>(&to), size) == 0 ? 0 : errno;
+}
+
+// The pool interrupts a worker while a signal waits for the caller. What takes place between us and
+// the agent's socket takes no time, and half of it done would be a connection that nobody has.
+bool ready(int fd, short events) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kInsideWaitMs);
+  for (;;) {
+    pollfd p{fd, events, 0};
+    const int n = ::poll(&p, 1, kConnectStepMs);
+    if (n > 0) return true;
+    if (n < 0 && errno != EINTR) return false;
+    if (std::chrono::steady_clock::now() >= until) return false;
+  }
+}
+
+int connect_to_listener(int fd, const sockaddr_storage& to, socklen_t size) {
+  const int error = plain_connect(fd, to, size);
+  if (error != EINTR) return error;
+  return ready(fd, POLLOUT) ? socket_option(fd, SO_ERROR) : ETIMEDOUT;
+}
+
+int accept_one(int listener) {
+  int fd = -1;
+  do {
+    fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
 }
 
 int connect_node(int fd, int node) {
@@ -151,9 +179,8 @@ int NetCalls::join_inside(const PinnedConnect& pin, UniqueFd& accepted) {
   UniqueFd listener;
   const int error = pin.domain == AF_UNIX ? join_unix(pin, listener) : join_tcp(pin, listener);
   if (error != 0 && error != EINPROGRESS) return error;
-  pollfd p{listener.get(), POLLIN, 0};
-  if (::poll(&p, 1, 2000) <= 0) return ETIMEDOUT;
-  accepted.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!ready(listener.get(), POLLIN)) return ETIMEDOUT;
+  accepted.reset(accept_one(listener.get()));
   if (!accepted) return errno;
   if (pin.domain == AF_UNIX) return error;
   // The listener's one connection must come from this very socket.
@@ -184,7 +211,7 @@ int NetCalls::join_tcp(const PinnedConnect& pin, UniqueFd& listener) {
   if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&at), size) != 0)
     return EADDRNOTAVAIL;
   if (::listen(listener.get(), 1) != 0) return errno;
-  return plain_connect(pin.socket.get(), pin.raw, pin.raw_size);
+  return connect_to_listener(pin.socket.get(), pin.raw, pin.raw_size);
 }
 
 // At an abstract name that the kernel chooses: only bytes cross the relay, never descriptors.
