@@ -19,21 +19,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using kernel::Rule;
-using kernel::Verb;
 
-constexpr size_t kMaxFileBytes = 1u << 20;
+constexpr size_t kMaxFileBytes = 8 << 20;
 constexpr size_t kMaxExtendsDepth = 8;
 constexpr size_t kMaxSetDepth = 16;
 constexpr size_t kMaxExpanded = 65536;
-
-struct VerbName {
-  const char* name;
-  Verb verb;
-};
-constexpr VerbName kVerbNames[] = {{"exec", Verb::kExec},
-                                   {"read", Verb::kRead},
-                                   {"write", Verb::kWrite},
-                                   {"connect", Verb::kConnect}};
 
 // One compilation: the top file and everything it extends.
 class Compiler {
@@ -65,6 +55,7 @@ class Compiler {
   const PolicyContext& context_;
   CompiledPolicy out_;
   std::map<std::string, std::vector<std::string>> sets_;
+  std::map<std::string, std::string> places_;  // where each rule id was defined
   std::vector<fs::path> seen_;
 };
 
@@ -78,6 +69,10 @@ void each_table(TomlFile& file, const toml::node* node, const char* name, F&& f)
                          std::string("'") + name + "' must be written as [[" + name + "]] tables");
   }
   for (const toml::node& item : *array) f(*item.as_table());
+}
+
+std::string line_of(const TomlFile& file, const toml::table& table) {
+  return file.path + ":" + std::to_string(table.source().begin.line);
 }
 
 std::string Compiler::expand_directory(const std::string& text) const {
@@ -164,7 +159,7 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
     auto origin = kernel::Origin::parse(origin_text);
     if (!origin) return file.complain(reader.source("origin"), origin.error().what);
     for (kernel::PathPattern& p : paths(file, reader.source("paths"), items)) {
-      out_.policy.zones.push_back({name, std::move(p), *origin});
+      out_.policy.zones.push_back({name, std::move(p), *origin, line_of(file, table)});
     }
   });
 }
@@ -180,14 +175,10 @@ void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
   }
   rule.effect = allows ? kernel::Effect::kAllow : kernel::Effect::kForbid;
   for (const std::string& word : allows ? allow : forbid) {
-    const auto* it = std::find_if(std::begin(kVerbNames), std::end(kVerbNames),
-                                  [&](const VerbName& v) { return word == v.name; });
-    if (it == std::end(kVerbNames)) {
-      return file.complain(reader.source(allows ? "allow" : "forbid"),
-                           "no such verb: '" + word + "'; known are: exec, read, write, connect");
-    }
-    if (std::find(rule.verbs.begin(), rule.verbs.end(), it->verb) == rule.verbs.end())
-      rule.verbs.push_back(it->verb);
+    const auto verb = kernel::parse_verb(word);
+    if (!verb) return file.complain(reader.source(allows ? "allow" : "forbid"), verb.error().what);
+    if (std::find(rule.verbs.begin(), rule.verbs.end(), *verb) == rule.verbs.end())
+      rule.verbs.push_back(*verb);
   }
   std::sort(rule.verbs.begin(), rule.verbs.end());
 }
@@ -271,14 +262,13 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
   if (!parsed) return file.complain(reader.source("accept"), parsed.error().what);
   rule.accept = *std::move(parsed);
-  rule.source = file.path + ":" + std::to_string(table.source().begin.line);
-  if (const Rule* other = out_.policy.find(rule.id)) {
+  rule.source = line_of(file, table);
+  const auto [other, is_new] = places_.try_emplace(rule.id, rule.source);
+  if (!is_new) {
     return file.complain(reader.source("id"),
-                         "rule id '" + rule.id + "' is already used at " + other->source);
+                         "rule id '" + rule.id + "' is already used at " + other->second);
   }
-  kernel::Policy alone;
-  alone.rules.push_back(rule);
-  if (auto valid = kernel::validate(alone); !valid)
+  if (auto valid = kernel::validate(rule); !valid)
     return file.complain(table.source(), valid.error().what);
   if (out_.policy.rules.size() >= kernel::kMaxRules)
     return file.complain(table.source(), "more than 20,000 rules");
@@ -306,8 +296,8 @@ void Compiler::add_home_file(TomlFile& file, const toml::node& at, const std::st
   if (!pattern) return file.complain(at.source(), pattern.error().what);
   // What the operator gives is of origin operator, unless the file has a label of its own.
   out_.policy.zones.push_back(
-      {"home-files", *std::move(pattern), {kernel::OriginClass::kOperator, ""}});
-  out_.home_files.push_back({source, inside, file.place(at.source())});
+      {"home-files", *std::move(pattern), {kernel::OriginClass::kOperator, ""}, ""});
+  out_.home_files.push_back({source, inside, target, file.place(at.source())});
 }
 
 void Compiler::add_home(TomlFile& file, TableReader& reader) {
@@ -367,7 +357,7 @@ Result<std::string> read_limited(const fs::path& path) {
   std::error_code error;
   const auto size = fs::file_size(path, error);
   if (error) return fail(path.string() + ": " + error.message() + "; name a readable policy file");
-  if (size > kMaxFileBytes) return fail(path.string() + ": larger than 1 MiB");
+  if (size > kMaxFileBytes) return fail(path.string() + ": larger than 8 MiB");
   std::ifstream in(path, std::ios::binary);
   if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());

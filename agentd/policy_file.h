@@ -26,6 +26,7 @@ enum class HomePolicy : uint8_t { kFresh, kKept };
 struct PolicyHomeFile {
   std::string source;
   std::string target;  // absolute, inside
+  std::string asked;   // "~/…", as the policy has it
   std::string place;   // "file:line:column" that asked for it
 };
 

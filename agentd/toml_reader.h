@@ -22,8 +22,8 @@
 #define TOML_UNREACHABLE __builtin_unreachable()
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -99,7 +99,7 @@ class TableReader {
   }
 
   const toml::node* take(const char* key, Need need) {
-    taken_.insert(key);
+    taken_.emplace_back(key);
     const toml::node* node = table_.get(key);
     if (node == nullptr && need == Need::kRequired) {
       file_.complain(table_.source(), what_ + " needs '" + key + "'");
@@ -110,9 +110,10 @@ class TableReader {
   // Every key that nobody took is an error.
   void done() {
     for (const auto& [key, node] : table_) {
-      if (taken_.contains(std::string(key.str()))) continue;
+      if (std::find(taken_.begin(), taken_.end(), key.str()) != taken_.end()) continue;
+      std::sort(taken_.begin(), taken_.end());
       std::string known;
-      for (const std::string& k : taken_) known += (known.empty() ? "" : ", ") + k;
+      for (const std::string& k : taken_) (known += known.empty() ? "" : ", ") += k;
       file_.complain(key.source(), "unknown key '" + std::string(key.str()) + "' in " + what_ +
                                        "; known are: " + known);
     }
@@ -149,7 +150,7 @@ class TableReader {
   TomlFile& file_;
   const toml::table& table_;
   const std::string what_;
-  std::set<std::string> taken_;
+  std::vector<std::string> taken_;
 };
 
 }  // namespace certgate::agentd

@@ -9,6 +9,7 @@
 
 #include "bench/cases.h"
 #include "bench/inner.h"
+#include "bench/kernel_figures.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scene.h"
@@ -46,6 +47,17 @@ Result<bool> run(const Options& options) {
   return measured && verdict.passed;
 }
 
+Result<bool> run_kernel(const Options& options) {
+  const char* directory = ::getenv("TMPDIR");
+  CG_TRY(const auto figures, kernel_figures(options.quick, directory != nullptr ? directory : "/tmp"));
+  print(options.json ? kernel_json(figures) : kernel_table(figures));
+  if (!options.check) return true;
+  std::string text;
+  const bool kept = check_kernel_bars(figures, text);
+  std::fputs(text.c_str(), options.json ? stderr : stdout);
+  return kept;
+}
+
 int bench_main(const std::vector<std::string>& args) {
   if (!args.empty() && args[0] == "--inner") return inner_main({args.begin() + 1, args.end()});
   const auto options = parse_options(args);
@@ -57,7 +69,7 @@ int bench_main(const std::vector<std::string>& args) {
     print(kUsage);
     return 0;
   }
-  const auto passed = run(*options);
+  const auto passed = options->kernel ? run_kernel(*options) : run(*options);
   if (!passed) {
     std::fprintf(stderr, "certgate-bench: %s\n", passed.error().what.c_str());
     return kExitMissed;

@@ -15,6 +15,7 @@ struct Options {
   bool json = false;
   bool check = false;
   bool help = false;
+  bool kernel = false;             // the kernel figures instead of the cases
   std::vector<std::string> only;   // names of cases; empty = all
 };
 

@@ -1,6 +1,7 @@
 #include "kernel/decide.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "kernel/mutant.h"
@@ -52,7 +53,7 @@ bool matches(const Rule& rule, const Question& q) {
   if (!has_verb(rule.verbs, q.verb)) return false;
   if (q.open != nullptr) {
     if (any_path(rule, q.open->path, q.open->inside)) return true;
-    return rule.effect == Effect::kForbid && q.open->replaces &&
+    return rule.effect == Effect::kForbid && q.verb == Verb::kWrite && q.open->replaces &&
            std::any_of(rule.paths.begin(), rule.paths.end(),
                        [&](const PathPattern& p) { return p.names_below(q.open->path); });
   }
@@ -67,6 +68,13 @@ bool matches(const Rule& rule, const Question& q) {
   });
 }
 
+// For an explanation: what the reader of the rule would expect to be covered by it.
+bool only_arguments_differ(const Rule& rule, const Question& q) {
+  if (q.exec == nullptr || q.image != 0 || rule.argvs.empty()) return false;
+  const ExecImage& image = q.exec->images[0];
+  return has_verb(rule.verbs, q.verb) && any_path(rule, image.path, image.inside);
+}
+
 struct Found {
   const Rule* rule = nullptr;
   size_t index = 0;
@@ -77,24 +85,55 @@ struct Found {
 // One decision in progress: what decide() knows besides its arguments.
 class Decision {
  public:
-  Decision(const Policy& policy, const Token& token, const State& state, const Call& call,
-           const Instant& now)
-      : policy_(policy), token_(token), state_(state), call_(call), now_(now) {}
+  Decision(const Policy& policy, const RuleIndex& index, const Token& token, const State& state,
+           const Call& call, const Instant& now, std::vector<Step>* steps)
+      : policy_(policy),
+        index_(index),
+        token_(token),
+        state_(state),
+        call_(call),
+        now_(now),
+        steps_(steps) {}
 
   std::vector<Question> questions() const;
   // The rule that answers this question, or the refusal.
-  std::variant<Found, Refusal> answer(const Question& q, const Label& judged) const;
+  std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
   const Refusal* token_refusal(Verb verb, Refusal& room) const;
 
  private:
+  void find_candidates(const Question& q);
+  void note(const Question& q, uint32_t rule, Step::Outcome outcome, const Label& judged);
+
   const Policy& policy_;
+  const RuleIndex& index_;
   const Token& token_;
   const State& state_;
   const Call& call_;
   const Instant& now_;
+  std::vector<Step>* steps_;
+  std::vector<uint32_t> candidates_;  // of the question being answered
 };
+
+void Decision::find_candidates(const Question& q) {
+  if (q.connect != nullptr) return index_.for_endpoint(*q.connect, candidates_);
+  if (q.exec != nullptr) return index_.for_path(q.verb, q.exec->images[q.image].path, candidates_);
+  index_.for_path(q.verb, q.open->path, candidates_);
+  if (q.verb != Verb::kWrite || !q.open->replaces) return;
+  std::vector<uint32_t> all;
+  std::set_union(candidates_.begin(), candidates_.end(), index_.forbidding_write().begin(),
+                 index_.forbidding_write().end(), std::back_inserter(all));
+  candidates_ = std::move(all);
+}
+
+void Decision::note(const Question& q, uint32_t rule, Step::Outcome outcome, const Label& judged) {
+  if (steps_ == nullptr) return;
+  Step step{.verb = q.verb, .image = q.image, .rule = rule, .outcome = outcome};
+  if (outcome == Step::Outcome::kRejects)
+    step.culprit = *policy_.rules[rule].accept.first_rejected(judged);
+  steps_->push_back(std::move(step));
+}
 
 std::vector<Question> Decision::questions() const {
   std::vector<Question> out;
@@ -157,28 +196,41 @@ const Refusal* Decision::token_refusal(Verb verb, Refusal& room) const {
   return nullptr;
 }
 
-std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& judged) const {
+std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& judged) {
+  using Outcome = Step::Outcome;
   Refusal room;
   if (const Refusal* r = token_refusal(q.verb, room)) return *r;
   const Rule* rejecting = nullptr;
   Found allowing;
   std::optional<std::pair<Reason, const Rule*>> used_up;
-  for (size_t i = 0; i < policy_.rules.size(); ++i) {
+  find_candidates(q);
+  for (const uint32_t i : candidates_) {
     const Rule& rule = policy_.rules[i];
     const bool forbids = rule.effect == Effect::kForbid;
     // Once an answer is known only a forbid can still change it.
     if (!forbids && (q.forbid_only || allowing.rule != nullptr)) continue;
-    if (!matches(rule, q)) continue;
+    if (!matches(rule, q)) {
+      if (steps_ != nullptr && only_arguments_differ(rule, q))
+        note(q, i, Outcome::kArguments, judged);
+      continue;
+    }
     if (forbids && mutant(Mutant::kProcessMemory)) continue;
-    if (forbids) return refusal(Reason::kForbidden, &rule, judged);
+    if (forbids) {
+      note(q, i, Outcome::kForbids, judged);
+      return refusal(Reason::kForbidden, &rule, judged);
+    }
     if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
       if (rejecting == nullptr) rejecting = &rule;
+      note(q, i, Outcome::kRejects, judged);
     } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
       if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);
+      note(q, i, Outcome::kExpired, judged);
     } else if (rule.budget && i < state_.used.size() && state_.used[i] >= *rule.budget) {
       if (!used_up) used_up.emplace(Reason::kBudgetExhausted, &rule);
+      note(q, i, Outcome::kUsedUp, judged);
     } else {
       allowing = {&rule, i};
+      note(q, i, Outcome::kAllows, judged);
     }
   }
   if (q.forbid_only || allowing.rule != nullptr) return allowing;
@@ -187,10 +239,12 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
 }
 
-Decider::Decider(const Policy& policy, Token token) : policy_(policy), token_(std::move(token)) {}
+Decider::Decider(const Policy& policy, Token token)
+    : policy_(policy), index_(policy), token_(std::move(token)) {}
 
-Verdict Decider::decide(const State& state, const Call& call, const Instant& now) const {
-  const Decision decision(policy_, token_, state, call, now);
+Verdict Decider::decide(const State& state, const Call& call, const Instant& now,
+                        std::vector<Step>* steps) const {
+  Decision decision(policy_, index_, token_, state, call, now, steps);
   const auto* open = std::get_if<OpenEffect>(&call.effect);
   const auto* exec = std::get_if<ExecEffect>(&call.effect);
   const auto* connect = std::get_if<ConnectEffect>(&call.effect);

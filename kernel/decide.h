@@ -27,6 +27,7 @@
 #include "kernel/certificate.h"
 #include "kernel/label.h"
 #include "kernel/policy.h"
+#include "kernel/rule_index.h"
 #include "kernel/token.h"
 
 namespace certgate::kernel {
@@ -57,6 +58,24 @@ struct Call {
 
 using Verdict = std::variant<Certificate, Refusal>;
 
+// What became of one rule while a call was decided: the explanation is the decision itself. Rules
+// about other objects leave no step, nor do allow rules after the one that allowed.
+struct Step {
+  enum class Outcome : uint8_t {
+    kArguments,  // about this file, but not with these arguments
+    kForbids,
+    kRejects,  // does not accept `culprit`
+    kExpired,
+    kUsedUp,
+    kAllows,
+  };
+  Verb verb = Verb::kRead;
+  size_t image = 0;  // exec: which file of the chain
+  uint32_t rule = 0;
+  Outcome outcome = Outcome::kAllows;
+  Origin culprit{};
+};
+
 // What a label that rises takes with it.
 struct Raise {
   Label to;
@@ -65,10 +84,12 @@ struct Raise {
 
 class Decider {
  public:
-  // `policy` must outlive the Decider. The token must already be verified.
+  // `policy` must outlive the Decider and not change. The token must already be verified.
   Decider(const Policy& policy, Token token);
 
-  Verdict decide(const State& state, const Call& call, const Instant& now) const;
+  // With `steps`: also how it was found, in the order in which the rules were tried.
+  Verdict decide(const State& state, const Call& call, const Instant& now,
+                 std::vector<Step>* steps = nullptr) const;
 
   // A raise without a call: another agent is about to change what this one may be reading.
   std::variant<Raise, Refusal> raise(const State& state, const Label& joined) const;
@@ -81,6 +102,7 @@ class Decider {
 
  private:
   const Policy& policy_;
+  RuleIndex index_;
   Token token_;
 };
 

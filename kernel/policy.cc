@@ -1,6 +1,7 @@
 #include "kernel/policy.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "kernel/cbor.h"
@@ -8,6 +9,8 @@
 
 namespace certgate::kernel {
 namespace {
+
+constexpr const char* kVerbTexts[kVerbs] = {"exec", "read", "write", "connect"};
 
 void put_texts(CborWriter& w, const std::vector<std::string>& texts) {
   w.array(texts.size());
@@ -47,7 +50,9 @@ bool has(const Rule& rule, Verb verb) {
   return std::find(rule.verbs.begin(), rule.verbs.end(), verb) != rule.verbs.end();
 }
 
-Status validate_rule(const Rule& rule) {
+}  // namespace
+
+Status validate(const Rule& rule) {
   const std::string name = "rule '" + rule.id + "'";
   if (rule.id.empty()) return fail("a rule without an id");
   if (rule.why.empty()) return fail(name + " does not say why");
@@ -69,7 +74,15 @@ Status validate_rule(const Rule& rule) {
   return ok();
 }
 
-}  // namespace
+const char* verb_text(Verb verb) { return kVerbTexts[static_cast<size_t>(verb)]; }
+
+Result<Verb> parse_verb(std::string_view text) {
+  const auto* it = std::find(std::begin(kVerbTexts), std::end(kVerbTexts), text);
+  if (it == std::end(kVerbTexts)) {
+    return fail("no such verb: '" + std::string(text) + "'; known are: exec, read, write, connect");
+  }
+  return static_cast<Verb>(it - std::begin(kVerbTexts));
+}
 
 bool Rule::spells(std::string_view path) const {
   return std::any_of(paths.begin(), paths.end(),
@@ -106,12 +119,6 @@ Label Policy::zone_label(std::string_view path) const {
   return best != nullptr ? Label::of({best->origin}) : Label::unknown();
 }
 
-const Rule* Policy::find(std::string_view id) const {
-  const auto it =
-      std::find_if(rules.begin(), rules.end(), [&](const Rule& r) { return r.id == id; });
-  return it != rules.end() ? &*it : nullptr;
-}
-
 std::set<uint16_t> Policy::udp_ports() const {
   std::set<uint16_t> ports;
   for (const Rule& rule : rules) {
@@ -132,7 +139,7 @@ Status validate(const Policy& policy) {
     return fail("more than 20,000 rules or zones");
   std::set<std::string_view> ids;
   for (const Rule& rule : policy.rules) {
-    CG_CHECK(validate_rule(rule));
+    CG_CHECK(validate(rule));
     if (!ids.insert(rule.id).second) return fail("two rules have the id '" + rule.id + "'");
   }
   if (policy.udp_ports().size() > kMaxUdpPorts)

@@ -40,6 +40,9 @@ inline constexpr size_t kMaxRules = 20000;
 inline constexpr size_t kMaxPatternBytes = 4096;
 inline constexpr unsigned kMaxUdpPorts = 64;  // of one policy: each is a socket of the supervisor
 
+const char* verb_text(Verb verb);  // "exec"
+Result<Verb> parse_verb(std::string_view text);
+
 enum class Effect : uint8_t { kForbid, kAllow };
 // When the record must be safe before the effect: `ordered` = the append returned (survives the
 // death of our processes), `strict` = fdatasync returned (survives power loss).
@@ -117,6 +120,7 @@ struct Zone {
   std::string name;
   PathPattern pattern;
   Origin origin;
+  std::string source{};  // as for a rule
 };
 
 struct Policy {
@@ -129,7 +133,6 @@ struct Policy {
   Digest digest() const;
   // The origin of an unlabelled file at `path`: its zone's, else `unknown`.
   Label zone_label(std::string_view path) const;
-  const Rule* find(std::string_view id) const;
   // The UDP ports that allow rules name; at most one more than kMaxUdpPorts.
   std::set<uint16_t> udp_ports() const;
 };
@@ -137,5 +140,6 @@ struct Policy {
 // Refuses what must never be loaded: duplicate or empty ids, allow rules without a matching
 // pattern for each of their verbs, too many rules. The compiler calls it; so does the supervisor.
 Status validate(const Policy& policy);
+Status validate(const Rule& rule);  // alone
 
 }  // namespace certgate::kernel

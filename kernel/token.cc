@@ -6,11 +6,12 @@
 #include <charconv>
 #include <memory>
 
+#include "kernel/policy.h"
+
 namespace certgate::kernel {
 namespace {
 
 constexpr size_t kMaxEnvelope = 16384;
-constexpr const char* kVerbNames[kVerbs] = {"exec", "read", "write", "connect"};
 
 std::string hex(const Digest& digest) {
   static constexpr char kDigits[] = "0123456789abcdef";
@@ -137,9 +138,8 @@ Result<Token> parse_payload(std::string_view payload) {
     CG_CHECK(scan.expect("\""));
     CG_TRY(const std::string verb, scan.text());
     CG_CHECK(scan.expect("\""));
-    const auto it = std::find(std::begin(kVerbNames), std::end(kVerbNames), verb);
-    if (it == std::end(kVerbNames)) return fail("token: no such verb");
-    t.verbs.push_back(static_cast<Verb>(it - std::begin(kVerbNames)));
+    CG_TRY(const Verb known, parse_verb(verb));
+    t.verbs.push_back(known);
     if (t.verbs.size() > kVerbs) return fail("token: too many verbs");
   }
   CG_CHECK(scan.expect("}"));
@@ -173,7 +173,7 @@ std::string Token::payload() const {
   std::sort(sorted.begin(), sorted.end());
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
   for (size_t i = 0; i < sorted.size(); ++i) {
-    out += std::string(i ? "," : "") + "\"" + kVerbNames[static_cast<size_t>(sorted[i])] + "\"";
+    out += std::string(i ? "," : "") + "\"" + verb_text(sorted[i]) + "\"";
   }
   return out + "]}";
 }

@@ -50,8 +50,8 @@ struct ObjectText {
 };
 
 const char* verb_word(const kernel::Record& record) {
-  static constexpr const char* kWords[] = {"", "exec", "read", "write", "connect"};
-  return record.verb < std::size(kWords) ? kWords[record.verb] : "";
+  if (record.verb == 0 || record.verb > kernel::kVerbs) return "";
+  return kernel::verb_text(static_cast<kernel::Verb>(record.verb - 1));
 }
 
 uint32_t code_point(const uint8_t* at, size_t length) {

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "agentd/policy_file.h"
 #include "tests/fuzz/cbor_tree.h"
@@ -38,8 +39,9 @@ class Workshop {
 void laws_of(const agentd::CompiledPolicy& compiled) {
   const kernel::Policy& policy = compiled.policy;
   CG_LAW(kernel::validate(policy));
+  std::set<std::string> ids;
   for (const kernel::Rule& rule : policy.rules) {
-    CG_LAW(!rule.id.empty() && !rule.why.empty() && policy.find(rule.id) == &rule);
+    CG_LAW(!rule.id.empty() && !rule.why.empty() && ids.insert(rule.id).second);
     for (const kernel::PathPattern& path : rule.paths) {
       const auto again = kernel::PathPattern::parse(path.text());
       CG_LAW(again && again->text() == path.text());
