@@ -8,6 +8,7 @@
 #include <set>
 
 #include "agentd/policy_file.h"
+#include "agentd/policy_text.h"
 #include "tests/fuzz/cbor_tree.h"
 
 using namespace certgate;
@@ -71,5 +72,8 @@ FUZZ_TARGET(toml) {
   laws_of(*compiled);
   const auto again = agentd::load_policy(path, context);
   CG_LAW(again && again->policy.digest() == compiled->policy.digest());
+  const std::string text = agentd::effective_text(*compiled);
+  const auto effective = agentd::load_policy(workshop.write(text), context);
+  CG_LAW(effective && effective->policy.digest() == compiled->policy.digest());
   return 0;
 }

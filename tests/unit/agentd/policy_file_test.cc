@@ -5,6 +5,9 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
+
+#include "agentd/policy_table.h"
 
 namespace certgate::agentd {
 namespace {
@@ -53,6 +56,23 @@ TEST_F(PolicyFileTest, EveryShippedPolicyCompiles) {
     ++files;
   }
   EXPECT_GE(files, 4u);
+}
+
+TEST_F(PolicyFileTest, EveryShippedPolicyHasATableThatHolds) {
+  std::set<fs::path> covered;
+  for (const auto& entry : fs::directory_iterator(fs::path(CERTGATE_SOURCE_DIR) / "tests/policy")) {
+    SCOPED_TRACE(entry.path().string());
+    const auto results = run_policy_table(entry.path().string());
+    ASSERT_TRUE(results) << results.error().what;
+    for (const CaseResult& one : *results)
+      EXPECT_TRUE(one.passed) << one.place << " " << one.why << "\n" << one.explanation;
+    covered.insert(entry.path().filename());
+  }
+  for (const auto& entry :
+       fs::recursive_directory_iterator(fs::path(CERTGATE_SOURCE_DIR) / "policies")) {
+    if (entry.path().extension() != ".toml") continue;
+    EXPECT_TRUE(covered.contains(entry.path().filename())) << entry.path();
+  }
 }
 
 TEST_F(PolicyFileTest, SetsAndPlacesAreExpanded) {

@@ -1,0 +1,129 @@
+#include "agentd/policy_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace certgate::agentd {
+namespace {
+
+constexpr std::string_view kHomeFiles = "home-files";  // zones that [sandbox] brings itself
+
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      (out += '\\') += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+std::string list(const std::vector<std::string>& texts) {
+  std::string out;
+  for (const std::string& text : texts) (out += out.empty() ? "" : ", ") += quoted(text);
+  return "[" + out + "]";
+}
+
+// The largest unit that leaves a whole number: what people wrote.
+struct UnitName {
+  uint64_t size;
+  const char* name;
+};
+constexpr UnitName kTimes[] = {{86400, "d"}, {3600, "h"}, {60, "m"}, {1, "s"}};
+constexpr UnitName kSizes[] = {
+    {1ull << 40, "T"}, {1ull << 30, "G"}, {1ull << 20, "M"}, {1ull << 10, "K"}};
+
+template <size_t N>
+std::string in_units(uint64_t value, const UnitName (&units)[N]) {
+  for (const UnitName& unit : units) {
+    if (value % unit.size == 0) return quoted(std::to_string(value / unit.size) + unit.name);
+  }
+  return quoted(std::to_string(value));
+}
+
+void put(std::string& out, const char* key, const std::string& value) {
+  out += fmt::format("{} = {}\n", key, value);
+}
+
+void put_rule(std::string& out, const kernel::Rule& rule) {
+  out += fmt::format("\n# {}\n[[rule]]\n", rule.source);
+  put(out, "id", quoted(rule.id));
+  put(out, "why", quoted(rule.why));
+  std::vector<std::string> texts;
+  for (const kernel::Verb verb : rule.verbs) texts.emplace_back(kernel::verb_text(verb));
+  const bool allows = rule.effect == kernel::Effect::kAllow;
+  put(out, allows ? "allow" : "forbid", list(texts));
+  texts.clear();
+  for (const kernel::PathPattern& p : rule.paths) texts.push_back(p.text());
+  if (!texts.empty()) put(out, "paths", list(texts));
+  texts.clear();
+  for (const auto& argv : rule.argvs) texts.push_back(list(argv));
+  if (!texts.empty()) put(out, "argv", fmt::format("[{}]", fmt::join(texts, ", ")));
+  texts.clear();
+  for (const kernel::EndpointPattern& e : rule.endpoints) texts.push_back(e.text());
+  if (!texts.empty()) put(out, "to", list(texts));
+  if (!rule.endpoints.empty() && rule.endpoints[0].via)
+    put(out, "via", quoted(*rule.endpoints[0].via));
+  if (rule.origin) put(out, "origin", quoted(rule.origin->text()));
+  if (allows) put(out, "accept", list(rule.accept.texts()));
+  if (rule.ttl_ns) put(out, "ttl", in_units(*rule.ttl_ns / 1'000'000'000, kTimes));
+  if (rule.budget) put(out, "budget", std::to_string(*rule.budget));
+  if (rule.durability == kernel::Durability::kStrict) put(out, "durability", quoted("strict"));
+}
+
+void put_sandbox(std::string& out, const CompiledPolicy& compiled) {
+  out += "\n[sandbox]\n";
+  if (!compiled.read_only.empty()) put(out, "read_only", list(compiled.read_only));
+  if (!compiled.env_pass.empty()) put(out, "env", list(compiled.env_pass));
+  put(out, "home", quoted(compiled.home == HomePolicy::kKept ? "kept" : "fresh"));
+  std::string table;
+  for (const PolicyHomeFile& file : compiled.home_files)
+    (table += table.empty() ? "" : ", ") += quoted(file.source) + " = " + quoted(file.asked);
+  if (!table.empty()) put(out, "home_files", "{ " + table + " }");
+  table.clear();
+  for (auto it = compiled.env_set.begin(); it != compiled.env_set.end(); ++it) {
+    // Of several files that set a variable the last one counts.
+    const auto same = [&](const auto& later) { return later.first == it->first; };
+    if (std::any_of(it + 1, compiled.env_set.end(), same)) continue;
+    (table += table.empty() ? "" : ", ") += quoted(it->first) + " = " + quoted(it->second);
+  }
+  if (!table.empty()) put(out, "set_env", "{ " + table + " }");
+}
+
+void put_limits(std::string& out, const Limits& limits) {
+  out += "\n[limits]\n";
+  if (limits.memory) put(out, "memory", in_units(*limits.memory, kSizes));
+  if (limits.processes) put(out, "processes", std::to_string(*limits.processes));
+  if (limits.cpu_milli)
+    put(out, "cpu", fmt::format("{}.{:03}", *limits.cpu_milli / 1000, *limits.cpu_milli % 1000));
+  if (limits.tmp) put(out, "tmp", in_units(*limits.tmp, kSizes));
+  if (limits.open_files) put(out, "open_files", std::to_string(*limits.open_files));
+  if (limits.records_per_second)
+    put(out, "records_per_second", std::to_string(*limits.records_per_second));
+}
+
+}  // namespace
+
+std::string effective_text(const CompiledPolicy& compiled) {
+  std::string out;
+  put(out, "name", quoted(compiled.policy.name));
+  for (const kernel::Zone& zone : compiled.policy.zones) {
+    if (zone.name == kHomeFiles) continue;
+    out += fmt::format("\n# {}\n[[zone]]\n", zone.source);
+    put(out, "name", quoted(zone.name));
+    put(out, "paths", list({zone.pattern.text()}));
+    put(out, "origin", quoted(zone.origin.text()));
+  }
+  for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule);
+  put_sandbox(out, compiled);
+  put_limits(out, compiled.limits);
+  return out;
+}
+
+}  // namespace certgate::agentd
