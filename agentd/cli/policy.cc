@@ -1,4 +1,4 @@
-// certgate policy check|show|explain|test …
+// certgate policy check|show|explain|test|analyze|diff …
 
 #include <fmt/format.h>
 
@@ -9,7 +9,9 @@
 #include <iterator>
 
 #include "agentd/cli/verbs.h"
+#include "agentd/policy_analysis.h"
 #include "agentd/policy_call.h"
+#include "agentd/policy_diff.h"
 #include "agentd/policy_file.h"
 #include "agentd/policy_table.h"
 #include "agentd/policy_text.h"
@@ -21,26 +23,34 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kNo = 1, kUsageError = 2;
+// Patterns need some workspace to stand for @workspace; digests are for this one.
+const PolicyContext kSomewhere{"/workspace", "/home/agent"};
 constexpr const char* kUsage =
     "usage: certgate policy check FILE|NAME [--json]\n"
     "       certgate policy show [--effective] FILE|NAME [--workspace DIR]\n"
     "       certgate policy explain [--policy FILE|NAME] [--workspace DIR] [--label ORIGINS]\n"
     "                               [--file ORIGINS] -- COMMAND [ARG…]\n"
     "                               … --read PATH | --write PATH | --connect HOST:PORT\n"
-    "       certgate policy test TABLE…\n\n"
+    "       certgate policy test TABLE…\n"
+    "       certgate policy analyze FILE|NAME\n"
+    "       certgate policy diff BEFORE AFTER\n\n"
     "check    compiles the policy as `certgate run` would\n"
     "show     the policy's file; --effective: all that it extends taken in, sets and directories\n"
     "         written out, each rule under the place it comes from; it compiles to the same "
     "digest\n"
     "explain  what the policy says of a call, and every rule that was tried; nothing is run\n"
-    "test     tables of calls and expected verdicts (policies/README.md)\n\n"
+    "test     tables of calls and expected verdicts (policies/README.md)\n"
+    "analyze  rules that never decide, that nobody can use, that favour outsiders, that run "
+    "anything\n"
+    "diff     what may now be done, or no longer, each with a call that shows it\n\n"
     "  --policy FILE|NAME   default: default\n"
     "  --workspace DIR      what @workspace stands for; show: /workspace, explain: the current "
     "directory\n"
     "  --label ORIGINS      the agent's label, like operator,web:page.test; default: "
     "operator,user\n"
     "  --file ORIGINS       the label of the file; default: its zone's\n\n"
-    "Exit status: 0 valid, allowed or as expected, 1 not, 2 wrong usage.\n";
+    "Exit status: 0 valid, allowed, as expected, nothing wrong or nothing different; 1 not;\n"
+    "2 wrong usage.\n";
 
 std::string hex(const kernel::Digest& digest) {
   std::string out;
@@ -123,10 +133,8 @@ int check(const Args& args) {
   const auto words = parse(args, {"--json"});
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 1) return usage_error("check takes one policy");
-  // Patterns need some workspace to stand for @workspace; the digest printed is for this one.
-  const PolicyContext context{"/workspace", "/home/agent"};
   auto file = find_policy(words->plain[0]);
-  auto policy = file ? load_policy(*file, context) : Result<CompiledPolicy>(file.error());
+  auto policy = file ? load_policy(*file, kSomewhere) : Result<CompiledPolicy>(file.error());
   if (!policy && words->flag("--json")) {
     fmt::print("{{\"ok\":false,\"error\":{}}}\n", json_text(policy.error().what));
     return kNo;
@@ -233,12 +241,53 @@ int test(const Args& args) {
   return failed == 0 ? 0 : kNo;
 }
 
+Result<CompiledPolicy> load(const std::string& name) {
+  CG_TRY(const std::string file, find_policy(name));
+  return load_policy(file, kSomewhere);
+}
+
+int analyze_one(const Args& args) {
+  const auto words = parse(args, {});
+  if (!words) return usage_error(words.error().what);
+  if (words->plain.size() != 1) return usage_error("analyze takes one policy");
+  const auto compiled = load(words->plain[0]);
+  if (!compiled) return trouble(compiled.error());
+  size_t errors = 0, notes = 0;
+  for (const Finding& found : analyze(compiled->policy)) {
+    const bool wrong = found.severity == Severity::kError;
+    ++(wrong ? errors : notes);
+    fmt::print("{} {}: rule {}: {} [{}]\n", wrong ? "wrong" : "note ", escape(found.place),
+               escape(found.rule), escape(found.what), found.check);
+  }
+  fmt::print("{} rules, {} wrong, {} notes\n", compiled->policy.rules.size(), errors, notes);
+  return errors == 0 ? 0 : kNo;
+}
+
+int diff(const Args& args) {
+  const auto words = parse(args, {});
+  if (!words) return usage_error(words.error().what);
+  if (words->plain.size() != 2) return usage_error("diff takes two policies");
+  const auto before = load(words->plain[0]), after = load(words->plain[1]);
+  if (!before || !after) return trouble((before ? after : before).error());
+  const auto changes = differences(*before, *after, kSomewhere);
+  if (!changes) return trouble(changes.error());
+  for (const Change& change : *changes) {
+    fmt::print("{}\n  with    {}\n  before  {}\n  after   {}\n", change.what,
+               escape(fmt::format("{}", fmt::join(change.labels, "; "))), change.before,
+               change.after);
+  }
+  if (!changes->empty()) return kNo;
+  const bool same = before->policy.digest() == after->policy.digest();
+  fmt::print("{}\n", same ? "the same policy" : "no difference found; the digests differ");
+  return 0;
+}
+
 struct Command {
   const char* name;
   int (*run)(const Args& args);
 };
-constexpr Command kCommands[] = {
-    {"check", check}, {"show", show}, {"explain", explain}, {"test", test}};
+constexpr Command kCommands[] = {{"check", check}, {"show", show},           {"explain", explain},
+                                 {"test", test},   {"analyze", analyze_one}, {"diff", diff}};
 
 }  // namespace
 

@@ -99,10 +99,48 @@ def scenario(checks, host):
     for arguments, word in [(["explain"], "one call"), (["explain", "--read", "/a", "--write", "/b"], "one call"),
                             (["explain", "git"], "after --"), (["explain", "--label"], "needs"),
                             (["explain", "--label", "nobody", "--read", "/a"], "origin"),
-                            (["show"], "one policy"), (["show", "--colour", "default"], "--colour"), (["test"], "tables"),
+                            (["show"], "one policy"), (["show", "--colour", "default"], "--colour"), (["test"], "tables"), (["analyze"], "one policy"), (["diff", "default"], "two policies"),
                             (["explain", "--", "no-such-program"], "no program")]:
         out = host.call("policy", *arguments)
         checks.check(out.returncode == 2 and word in out.stderr, f"wrong usage is said: {' '.join(arguments)}", (out.returncode, out.stderr[:400]))
+
+
+def analysed(checks, host):
+    """Every shipped policy is clean, a bad one is not, and a diff shows a call."""
+    shipped = sorted(p for p in host.policies.rglob("*.toml"))
+    for policy in shipped:
+        out = host.call("policy", "analyze", policy)
+        checks.check(out.returncode == 0 and ", 0 wrong," in out.stdout, f"nothing wrong with {policy.relative_to(host.policies)}", out.stdout + out.stderr)
+    wider = host.policies / "wider.toml"
+    wider.write_text("""name = "wider"
+extends = ["default"]
+[sets]
+"\\u001b[2J" = ["/opt/\\u001b[2Jtool"]
+[[rule]]
+id = "opt"
+why = "for whoever asks"
+allow = ["exec", "read"]
+paths = ["@\\u001b[2J"]
+accept = ["operator", "user", "web:*"]
+[[rule]]
+id = "never"
+why = "refused by hooks"
+allow = ["write"]
+paths = ["@workspace/.git/hooks/**"]
+accept = ["operator", "user"]
+""")
+    wider.chmod(0o644)
+    out = host.call("policy", "analyze", wider)
+    checks.check(out.returncode == 1 and "rule never" in out.stdout and "[never]" in out.stdout and "[wide]" not in out.stdout, "a rule that never decides is said",
+                 out.stdout + out.stderr)
+    out = host.call("policy", "diff", "default", wider)
+    checks.check(out.returncode == 1 and "may now exec /opt/" in out.stdout and "web:*" in out.stdout and "no longer" not in out.stdout, "diff says what may now be done",
+                 out.stdout + out.stderr)
+    checks.check("\x1b" not in out.stdout, "and nothing of it reaches the terminal raw", out.stdout)
+    out = host.call("policy", "diff", wider, "default")
+    checks.check(out.returncode == 1 and "may no longer exec /opt/" in out.stdout and "may now" not in out.stdout, "and the other way round", out.stdout + out.stderr)
+    out = host.call("policy", "diff", "default", "default")
+    checks.check(out.returncode == 0 and out.stdout == "the same policy\n", "a policy does not differ from itself", out.stdout + out.stderr)
 
 
 def main():
@@ -114,6 +152,7 @@ def main():
         print(f"== {host.name}")
         try:
             scenario(checks, host)
+            analysed(checks, host)
         finally:
             host.remove()
     return checks.finish()
