@@ -1,7 +1,6 @@
 #include "agentd/authority.h"
 
 #include <fcntl.h>
-#include <openssl/rand.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +15,8 @@
 
 #include "agentd/label_store.h"
 #include "agentd/log_store.h"
+#include "agentd/token_make.h"
+#include "agentd/token_store.h"
 #include "kernel/frame.h"
 
 namespace certgate::agentd {
@@ -32,19 +33,6 @@ int64_t now_ns(clockid_t clock) {
   timespec t{};
   ::clock_gettime(clock, &t);
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
-Result<std::string> random_hex(size_t bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::vector<unsigned char> raw(bytes);
-  if (RAND_bytes(raw.data(), static_cast<int>(bytes)) != 1)
-    return fail("no random numbers from OpenSSL");
-  std::string out;
-  for (const unsigned char b : raw) {
-    out += kDigits[b >> 4];
-    out += kDigits[b & 15];
-  }
-  return out;
 }
 
 // The label store belongs to the user the agent runs as: root enters that user's directories as
@@ -140,15 +128,26 @@ class Service {
 
 }  // namespace
 
+struct Chain {
+  std::string lines;
+  kernel::TokenChain tokens;
+};
+
 struct Authority::Impl {
-  Impl(LogStore log_store, LabelStore label_store, const AuthorityPaths& paths)
+  Impl(LogStore log_store, TokenStore token_store, LabelStore label_store,
+       const AuthorityPaths& paths)
       : log(std::move(log_store)),
+        tokens(std::move(token_store)),
         labels(std::move(label_store)),
         label_uid(paths.label_uid),
         label_gid(paths.label_gid) {}
 
+  Result<Chain> chain_for(const std::string& run, const RunRequest& request) const;
+
   LogStore log;
+  TokenStore tokens;
   LabelStore labels;
+  std::string run_token;  // its id, whose slot goes with the run
   const uid_t label_uid;
   const gid_t label_gid;
   std::optional<SegmentTail> tail;  // of the run begun, until finish()
@@ -161,27 +160,55 @@ Authority::~Authority() = default;
 Result<Authority> Authority::open(const AuthorityPaths& paths) {
   CG_TRY(LogStore log, LogStore::open(paths.state_dir));
   CG_CHECK(log.recover());
+  CG_TRY(TokenStore tokens, TokenStore::open(log.dir_fd()));
   CG_TRY(LabelStore labels, open_labels(paths));
-  return Authority(std::make_unique<Impl>(std::move(log), std::move(labels), paths));
+  return Authority(
+      std::make_unique<Impl>(std::move(log), std::move(tokens), std::move(labels), paths));
+}
+
+// The last token is the run's. A chain whose last holder the operator cannot sign for is handed on
+// as it is, and the kernel refuses every call by it.
+Result<Chain> Authority::Impl::chain_for(const std::string& run, const RunRequest& request) const {
+  Chain out;
+  kernel::Token token;
+  CG_TRY(token.nonce, random_hex(8));
+  token.holder = run;
+  token.epoch = tokens.epoch();
+  token.not_before_ns = now_ns(CLOCK_REALTIME) - kClockSlack_ns;
+  token.expires_ns = token.not_before_ns + request.ttl_ns;
+  token.policy = request.policy_digest;
+  if (!request.token) {
+    token.scopes = kernel::every_scope();
+    token.issuer = log.key().name();
+    CG_TRY(out.lines, seal_token(token, token.issuer, log.key()));
+  } else {
+    CG_TRY(out.tokens, kernel::verify_chain(request.token->chain, log.key().public_key()));
+    out.lines = request.token->chain;
+    const kernel::Token& last = out.tokens.back();
+    const std::optional<HolderKey>& key = request.token->key;
+    if (!key || key->holder() != last.holder) return out;
+    narrow_to(last, token);
+    CG_TRY(const std::string line, seal_token(token, last.holder, *key));
+    out.lines += (out.lines.ends_with('\n') ? "" : "\n") + line;
+  }
+  CG_TRY(out.tokens, kernel::verify_chain(out.lines, log.key().public_key()));
+  return out;
 }
 
 Result<Run> Authority::begin(const RunRequest& request) {
   Run run;
   CG_TRY(run.id, random_base32(kRunIdLength));
-  const SigningKey& key = impl_->log.key();
-  kernel::Token token;
-  CG_TRY(token.id, random_hex(8));
-  token.holder = run.id;
-  token.issuer = key.name();
-  token.not_before_ns = now_ns(CLOCK_REALTIME) - kClockSlack_ns;
-  token.expires_ns = token.not_before_ns + request.ttl_ns;
-  token.verbs = request.verbs;
-  token.policy = request.policy_digest;
-  const std::string payload = token.payload();
-  CG_TRY(const auto signature, key.sign(kernel::dsse_pae(kernel::kTokenPayloadType, payload)));
-  run.grant.token_envelope = kernel::dsse_envelope(kernel::kTokenPayloadType, payload, key.name(),
-                                                   {signature.begin(), signature.end()});
-  run.grant.public_key = key.public_key();
+  CG_TRY(const Chain chain, impl_->chain_for(run.id, request));
+  run.grant.run = run.id;
+  run.grant.token_chain = chain.lines;
+  run.grant.public_key = impl_->log.key().public_key();
+  CG_TRY(run.grant.epoch, impl_->tokens.epoch_for_reading());
+  for (const kernel::Token& token : chain.tokens) {
+    const Keep keep = token.holder == run.id ? Keep::kForTheRun : Keep::kForGood;
+    CG_TRY(sandbox::UniqueFd slot, impl_->tokens.slot(token, keep));
+    run.grant.token_slots.push_back(std::move(slot));
+    if (keep == Keep::kForTheRun) impl_->run_token = token.id;
+  }
 
   CG_TRY(SegmentFile segment, impl_->log.create_segment(run.id));
   kernel::Record record;
@@ -189,7 +216,7 @@ Result<Run> Authority::begin(const RunRequest& request) {
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
   record.pid = static_cast<uint32_t>(::getpid());
-  record.token = token.id;
+  record.token = chain.tokens.back().id.substr(0, 16);
   record.kind = kernel::RecordKind::kStart;
   record.seq = 1;
   record.object = request.command_line;
@@ -197,13 +224,18 @@ Result<Run> Authority::begin(const RunRequest& request) {
   record.digest.assign(request.policy_digest.begin(), request.policy_digest.end());
   CG_CHECK(append_record(segment.append.get(), record));
   record.kind = kernel::RecordKind::kToken;
-  record.seq = 2;
-  record.object = run.grant.token_envelope;
   record.origins.clear();
   record.digest.clear();
-  CG_CHECK(append_record(segment.append.get(), record));
+  for (size_t i = 0, at = 0; i < chain.tokens.size(); ++i) {
+    const size_t end = std::min(chain.lines.find('\n', at), chain.lines.size());
+    ++record.seq;
+    record.token = chain.tokens[i].id.substr(0, 16);
+    record.object = chain.lines.substr(at, end - at);
+    CG_CHECK(append_record(segment.append.get(), record));
+    at = end + 1;
+  }
 
-  run.grant.next_seq = 3;
+  run.grant.next_seq = record.seq + 1;
   run.grant.segment = std::move(segment.append);
   CG_TRY(run.grant.label_table, impl_->labels.table_for_reading());
   CG_TRY(run.grant.label_names, impl_->labels.names_for_reading());
@@ -222,6 +254,7 @@ Status Authority::serve(int channel, int supervisor_pidfd) {
 Status Authority::finish() {
   if (!impl_->tail) return ok();
   impl_->labels.end_run();
+  if (!impl_->run_token.empty()) CG_CHECK(impl_->tokens.forget(impl_->run_token));
   const Status sealed = impl_->log.finish(*impl_->tail);
   impl_->tail.reset();
   return sealed;

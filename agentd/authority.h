@@ -10,9 +10,11 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "agentd/holder_key.h"
 #include "kernel/policy.h"
 #include "kernel/result.h"
 #include "kernel/token.h"
@@ -27,10 +29,17 @@ struct AuthorityPaths {
   gid_t label_gid = 0;
 };
 
+// Standing authority that an operator hands a run: a chain of tokens, and the key that holds its
+// last one. Without: a token for everything that the policy allows.
+struct TokenHand {
+  std::string chain;  // envelopes, one a line
+  std::optional<HolderKey> key;
+};
+
 struct RunRequest {
   std::string command_line;  // escaped, for the start record
   kernel::Digest policy_digest{};
-  std::vector<kernel::Verb> verbs;
+  std::optional<TokenHand> token;
   std::string initial_label;  // canonical text
   int64_t ttl_ns = 24ll * 3600 * 1000000000;
 };

@@ -98,7 +98,7 @@ Result<kernel::Call> make_call(const CompiledPolicy& compiled, const PolicyConte
 kernel::Token unlimited_token() {
   kernel::Token out;
   out.expires_ns = std::numeric_limits<int64_t>::max();
-  out.verbs = {Verb::kExec, Verb::kRead, Verb::kWrite, Verb::kConnect};
+  out.scopes = kernel::every_scope();
   return out;
 }
 

@@ -28,6 +28,7 @@ struct RunOptions {
   bool json = false;
   std::optional<uint64_t> timeout_ns;  // of the whole run
   bool own_user = false;               // a host uid of its own (agent_user.h)
+  std::string token, token_key;        // files, see authority.h
   std::vector<std::string> command;
 };
 

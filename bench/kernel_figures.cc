@@ -201,7 +201,7 @@ class Kernel {
     Token out;
     out.id = "bench";
     out.expires_ns = std::numeric_limits<int64_t>::max();
-    out.verbs = {Verb::kExec, Verb::kRead, Verb::kWrite, Verb::kConnect};
+    out.scopes = every_scope();
     return out;
   }
   Policy policy_;

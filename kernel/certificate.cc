@@ -24,6 +24,10 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kHeldWritable, "HELD_WRITABLE"},
     {Reason::kConstraint, "CONSTRAINT_VIOLATION"},
     {Reason::kInternal, "INTERNAL"},
+    {Reason::kTokenStaleEpoch, "TOKEN_STALE_EPOCH"},
+    {Reason::kTokenRevoked, "TOKEN_REVOKED"},
+    {Reason::kTokenWrongHolder, "TOKEN_WRONG_HOLDER"},
+    {Reason::kRateLimited, "RATE_LIMITED"},
 };
 
 // Domain separation: the first item of the encoding says which kind of effect follows.

@@ -22,13 +22,17 @@ enum class Reason : uint8_t {
   kScopeMissing = 2,     // SCOPE_MISSING: no rule allows this call on this object
   kForbidden = 3,        // FORBIDDEN: a forbid rule names this object
   kTokenExpired = 4,     // TOKEN_EXPIRED
-  kTokenMissing = 5,     // TOKEN_MISSING: the token does not carry this verb, or not this policy
+  kTokenMissing = 5,     // TOKEN_MISSING: no token, or one that does not carry this verb
   kRuleExpired = 6,      // RULE_EXPIRED: the rule's ttl is over
   kBudgetExhausted = 7,  // BUDGET_EXHAUSTED: the rule's or the token's calls are used up
   kHeldWritable =
       8,  // HELD_WRITABLE: the label may not rise while a clean-only file is open for writing
-  kConstraint = 9,  // CONSTRAINT_VIOLATION: a form of call that is never performed
-  kInternal = 10,   // INTERNAL: our own failure; it is a refusal
+  kConstraint = 9,         // CONSTRAINT_VIOLATION: a form of call that is never performed
+  kInternal = 10,          // INTERNAL: our own failure; it is a refusal
+  kTokenStaleEpoch = 16,   // TOKEN_STALE_EPOCH: the authority's epoch has moved on
+  kTokenRevoked = 17,      // TOKEN_REVOKED: a token of the chain was revoked
+  kTokenWrongHolder = 18,  // TOKEN_WRONG_HOLDER: the chain ends with somebody else
+  kRateLimited = 19,       // RATE_LIMITED: the token allows no more calls in this period
 };
 const char* reason_text(Reason reason);  // "UNTRUSTED_ORIGIN"
 Result<Reason> parse_reason(std::string_view text);
@@ -41,6 +45,17 @@ Digest action_digest(const Effects& effect);
 struct RuleUse {
   uint32_t rule = 0;  // index in the policy
   uint64_t used = 0;  // calls so far, this one included
+};
+
+// One limit of one token that the call uses. Whoever performs takes it first (supervisor's ledger).
+struct MeterUse {
+  uint32_t token = 0;       // index in the chain
+  uint32_t meter = 0;       // 0 = the token's own, else 1 + index of the scope
+  uint64_t budget = 0;      // 0 = none
+  uint64_t rate_calls = 0;  // 0 = none
+  int64_t rate_per_ns = 0;
+  uint64_t used = 0;    // after this call
+  int64_t full_ns = 0;  // after this call (token_check.h)
 };
 
 class Certificate {
@@ -61,12 +76,14 @@ class Certificate {
     return shut_;
   }  // held connections to shut down first
   Durability durability() const { return durability_; }
+  const std::vector<MeterUse>& meters() const { return meters_; }  // the last token's first
 
  private:
   friend class Decider;
   Certificate() = default;
   Digest digest_{};
   std::vector<RuleUse> rules_;
+  std::vector<MeterUse> meters_;
   Label decision_, raised_, object_;
   std::vector<uint32_t> shut_;
   Durability durability_ = Durability::kOrdered;

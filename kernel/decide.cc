@@ -75,6 +75,18 @@ bool only_arguments_differ(const Rule& rule, const Question& q) {
   return has_verb(rule.verbs, q.verb) && any_path(rule, image.path, image.inside);
 }
 
+Asked asked(const Question& q) {
+  Asked out{.verb = q.verb, .path = {}, .inside = false, .connect = q.connect};
+  if (q.open != nullptr) {
+    out.path = q.open->path;
+    out.inside = q.open->inside;
+  } else if (q.exec != nullptr) {
+    out.path = q.exec->images[q.image].path;
+    out.inside = q.exec->images[q.image].inside;
+  }
+  return out;
+}
+
 struct Found {
   const Rule* rule = nullptr;
   size_t index = 0;
@@ -85,11 +97,11 @@ struct Found {
 // One decision in progress: what decide() knows besides its arguments.
 class Decision {
  public:
-  Decision(const Policy& policy, const RuleIndex& index, const Token& token, const State& state,
-           const Call& call, const Instant& now, std::vector<Step>* steps)
+  Decision(const Policy& policy, const RuleIndex& index, const TokenChain& chain,
+           const State& state, const Call& call, const Instant& now, std::vector<Step>* steps)
       : policy_(policy),
         index_(index),
-        token_(token),
+        chain_(chain),
         state_(state),
         call_(call),
         now_(now),
@@ -100,7 +112,8 @@ class Decision {
   std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
-  const Refusal* token_refusal(Verb verb, Refusal& room) const;
+  Refusal refusal(TokenFault fault) const;
+  std::vector<MeterUse> take_meters() { return std::move(meters_); }
 
  private:
   void find_candidates(const Question& q);
@@ -108,12 +121,13 @@ class Decision {
 
   const Policy& policy_;
   const RuleIndex& index_;
-  const Token& token_;
+  const TokenChain& chain_;
   const State& state_;
   const Call& call_;
   const Instant& now_;
   std::vector<Step>* steps_;
   std::vector<uint32_t> candidates_;  // of the question being answered
+  std::vector<MeterUse> meters_;      // of all questions answered
 };
 
 void Decision::find_candidates(const Question& q) {
@@ -177,29 +191,16 @@ Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
   return out;
 }
 
-const Refusal* Decision::token_refusal(Verb verb, Refusal& room) const {
-  if (!has_verb(token_.verbs, verb)) {
-    room = refusal(Reason::kTokenMissing, nullptr, state_.label,
-                   "the run's token does not carry this verb");
-    return &room;
-  }
-  if (now_.wall_ns >= token_.expires_ns || now_.wall_ns < token_.not_before_ns) {
-    room = refusal(Reason::kTokenExpired, nullptr, state_.label,
-                   "the run's token is outside its time; start a new run");
-    return &room;
-  }
-  if (token_.budget != 0 && state_.used_total >= token_.budget) {
-    room = refusal(Reason::kBudgetExhausted, nullptr, state_.label,
-                   "the run's token has no calls left");
-    return &room;
-  }
-  return nullptr;
+Refusal Decision::refusal(TokenFault fault) const {
+  return refusal(fault.reason, nullptr, state_.label, std::move(fault.why));
 }
 
 std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& judged) {
   using Outcome = Step::Outcome;
-  Refusal room;
-  if (const Refusal* r = token_refusal(q.verb, room)) return *r;
+  if (!q.forbid_only) {
+    if (auto fault = check_scope(chain_, state_.tokens, now_, asked(q), meters_))
+      return refusal(*std::move(fault));
+  }
   const Rule* rejecting = nullptr;
   Found allowing;
   std::optional<std::pair<Reason, const Rule*>> used_up;
@@ -239,18 +240,23 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
 }
 
-Decider::Decider(const Policy& policy, Token token)
-    : policy_(policy), index_(policy), token_(std::move(token)) {}
+Decider::Decider(const Policy& policy, TokenChain chain, std::string holder)
+    : policy_(policy), index_(policy), chain_(std::move(chain)), holder_(std::move(holder)) {}
+
+Decider::Decider(const Policy& policy, const Token& token)
+    : Decider(policy, TokenChain{token}, token.holder) {}
 
 Verdict Decider::decide(const State& state, const Call& call, const Instant& now,
                         std::vector<Step>* steps) const {
-  Decision decision(policy_, index_, token_, state, call, now, steps);
+  Decision decision(policy_, index_, chain_, state, call, now, steps);
   const auto* open = std::get_if<OpenEffect>(&call.effect);
   const auto* exec = std::get_if<ExecEffect>(&call.effect);
   const auto* connect = std::get_if<ConnectEffect>(&call.effect);
   if (exec != nullptr && exec->images.empty()) {
     return decision.refusal(Reason::kInternal, nullptr, state.label, "an exec without a file");
   }
+  if (auto fault = check_live(chain_, holder_, state.tokens, now))
+    return decision.refusal(*std::move(fault));
   const std::vector<Question> questions = decision.questions();
 
   Certificate cert;
@@ -289,6 +295,7 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   if (auto* refusal = std::get_if<Refusal>(&raised)) return std::move(*refusal);
   cert.shut_ = std::move(std::get<Raise>(raised).shut);
   cert.digest_ = action_digest(call.effect);
+  cert.meters_ = decision.take_meters();
   return cert;
 }
 
@@ -331,7 +338,13 @@ void apply(State& state, const Certificate& certificate) {
   for (const RuleUse& use : certificate.rules()) {
     if (use.rule < state.used.size()) state.used[use.rule] = use.used;
   }
-  ++state.used_total;
+  for (const MeterUse& use : certificate.meters()) {
+    auto& tokens = state.tokens.of;
+    if (use.token >= tokens.size()) tokens.resize(use.token + 1);
+    auto& meters = tokens[use.token].meters;
+    if (use.meter >= meters.size()) meters.resize(use.meter + 1);
+    meters[use.meter] = {use.used, use.full_ns};
+  }
 }
 
 }  // namespace certgate::kernel

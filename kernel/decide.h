@@ -28,14 +28,9 @@
 #include "kernel/label.h"
 #include "kernel/policy.h"
 #include "kernel/rule_index.h"
-#include "kernel/token.h"
+#include "kernel/token_check.h"
 
 namespace certgate::kernel {
-
-struct Instant {
-  int64_t wall_ns = 0;  // CLOCK_REALTIME
-  int64_t run_ns = 0;   // CLOCK_BOOTTIME since the run started
-};
 
 struct Held {
   enum class Kind : uint8_t { kWritableFile, kConnection } kind = Kind::kWritableFile;
@@ -47,8 +42,8 @@ struct Held {
 struct State {
   Label label;                 // of the sandbox
   std::vector<uint64_t> used;  // calls per rule, parallel to Policy::rules
-  uint64_t used_total = 0;
-  std::vector<Held> held;  // live handles, index = what Certificate::shut names
+  TokenStates tokens;          // as the ledger says, read before each decision
+  std::vector<Held> held;      // live handles, index = what Certificate::shut names
 };
 
 struct Call {
@@ -84,8 +79,10 @@ struct Raise {
 
 class Decider {
  public:
-  // `policy` must outlive the Decider and not change. The token must already be verified.
-  Decider(const Policy& policy, Token token);
+  // `policy` must outlive the Decider and not change. The chain must already be verified; calls
+  // are refused unless its last holder is `holder`.
+  Decider(const Policy& policy, TokenChain chain, std::string holder);
+  Decider(const Policy& policy, const Token& token);  // alone, by its holder
 
   // With `steps`: also how it was found, in the order in which the rules were tried.
   Verdict decide(const State& state, const Call& call, const Instant& now,
@@ -98,12 +95,14 @@ class Decider {
   Refusal constraint(const State& state, std::string why) const;
 
   const Policy& policy() const { return policy_; }
-  const Token& token() const { return token_; }
+  const TokenChain& chain() const { return chain_; }
+  const std::string& holder() const { return holder_; }
 
  private:
   const Policy& policy_;
   RuleIndex index_;
-  Token token_;
+  TokenChain chain_;
+  std::string holder_;
 };
 
 // Applies an allowed call to the state: label, counters. (Held handles are the supervisor's to

@@ -170,6 +170,10 @@ const char* record_kind_text(RecordKind kind) {
       return "gap";
     case RecordKind::kRaise:
       return "raise";
+    case RecordKind::kRevoke:
+      return "revoke";
+    case RecordKind::kEpoch:
+      return "epoch";
   }
   return "unknown";
 }
@@ -265,7 +269,7 @@ Status read_small(CborReader& in, uint64_t max, T& to) {
 Status read_field(CborReader& in, uint64_t key, Record& r) {
   switch (key) {
     case kKind:
-      return read_small(in, static_cast<uint64_t>(RecordKind::kRaise), r.kind);
+      return read_small(in, static_cast<uint64_t>(RecordKind::kEpoch), r.kind);
     case kRun:
       return read_text(in, kWordBytes, r.run);
     case kSeq:

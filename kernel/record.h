@@ -25,7 +25,8 @@
 //   22  argv       array of bytes  exec: arguments, at most kMaxRecordArgs, each cut at
 //   kMaxRecordArgBytes 23  ref        uint   outcome: seq of the certificate it reports on 24 errno
 //   uint   outcome or refusal: errno the agent saw 25  grade      text   evidence grade:
-//   "emulated", "exec-proved", "killed:proof" 26  count      uint   stop/gap: how many (see kind)
+//   "emulated", "exec-proved", "killed:proof" 26  count      uint   stop/gap: how many (see
+//   kind); certificate: 1 + the calls that its tokens have left, absent without a budget
 #pragma once
 
 #include <cstdint>
@@ -54,6 +55,8 @@ enum class RecordKind : uint8_t {
   kStop = 6,     // a run ended: count = last seq before it, errno = exit status
   kGap = 7,      // records of a run may be missing: count = bytes that could not be read
   kRaise = 8,    // the label rose because of another run: raised = to, ino = of the file, why
+  kRevoke = 9,   // token: no call by this one or one made from it any more
+  kEpoch = 10,   // count: the authority's epoch from now on; tokens of another are over
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 

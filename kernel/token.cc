@@ -6,12 +6,15 @@
 #include <charconv>
 #include <memory>
 
+#include "kernel/merkle.h"
 #include "kernel/policy.h"
 
 namespace certgate::kernel {
 namespace {
 
 constexpr size_t kMaxEnvelope = 16384;
+constexpr size_t kMaxText = 1024;
+constexpr std::string_view kHolderPrefix = "ed25519:";
 
 std::string hex(const Digest& digest) {
   static constexpr char kDigits[] = "0123456789abcdef";
@@ -24,9 +27,9 @@ std::string hex(const Digest& digest) {
 }
 
 bool plain(std::string_view text) {
-  return !text.empty() && text.size() <= 256 && std::all_of(text.begin(), text.end(), [](char c) {
-    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
-  });
+  return !text.empty() && text.size() <= kMaxText &&
+         std::all_of(text.begin(), text.end(),
+                     [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; });
 }
 
 std::string base64(std::string_view bytes) {
@@ -99,6 +102,36 @@ class Scan {
   std::string_view left_;
 };
 
+std::string rate_text(const Rate& rate) {
+  return "[" + std::to_string(rate.calls) + "," + std::to_string(rate.per_ns) + "]";
+}
+
+template <typename List, typename Text>
+std::string list_text(const List& list, Text text) {
+  std::string out = "[";
+  for (size_t i = 0; i < list.size(); ++i) {
+    out += i ? ",\"" : "\"";
+    out += text(list[i]);
+    out += "\"";
+  }
+  return out + "]";
+}
+
+std::string scope_text(const Scope& scope) {
+  std::vector<Verb> verbs = scope.verbs;
+  std::sort(verbs.begin(), verbs.end());
+  verbs.erase(std::unique(verbs.begin(), verbs.end()), verbs.end());
+  return "{\"budget\":" + std::to_string(scope.budget) +
+         ",\"paths\":" + list_text(scope.paths, [](const PathPattern& p) { return p.text(); }) +
+         ",\"rate\":" + rate_text(scope.rate) + ",\"to\":" +
+         list_text(scope.endpoints, [](const EndpointPattern& e) { return e.text(); }) +
+         ",\"verbs\":" + list_text(verbs, verb_text) + "}";
+}
+
+std::string token_id(std::string_view payload) {
+  return hex(sha256(payload.data(), payload.size())).substr(0, 32);
+}
+
 Result<Digest> unhex(std::string_view text) {
   Digest out{};
   if (text.size() != 2 * out.size()) return fail("token: a digest of a wrong length");
@@ -109,6 +142,60 @@ Result<Digest> unhex(std::string_view text) {
       return fail("token: a digest that is not hex");
   }
   if (hex(out) != text) return fail("token: a digest that is not lower-case hex");
+  return out;
+}
+
+Result<Rate> parse_rate(Scan& scan) {
+  Rate out;
+  CG_CHECK(scan.expect("["));
+  CG_TRY(out.calls, scan.number<uint64_t>());
+  CG_CHECK(scan.expect(","));
+  CG_TRY(out.per_ns, scan.number<int64_t>());
+  CG_CHECK(scan.expect("]"));
+  if ((out.calls == 0) != (out.per_ns == 0) || out.per_ns < 0)
+    return fail("token: a rate is calls and a period, or neither");
+  return out;
+}
+
+// Strings up to ']', each handed to `add`.
+template <typename Add>
+Status parse_list(Scan& scan, Add add) {
+  for (size_t n = 0; !scan.take(']'); ++n) {
+    if (n == kMaxScopePatterns) return fail("token: a scope of more than 128 patterns");
+    if (n > 0) CG_CHECK(scan.expect(","));
+    CG_CHECK(scan.expect("\""));
+    CG_TRY(const std::string text, scan.text());
+    CG_CHECK(scan.expect("\""));
+    CG_CHECK(add(text));
+  }
+  return ok();
+}
+
+Result<Scope> parse_scope(Scan& scan) {
+  Scope out;
+  CG_CHECK(scan.expect("{\"budget\":"));
+  CG_TRY(out.budget, scan.number<uint64_t>());
+  CG_CHECK(scan.expect(",\"paths\":["));
+  CG_CHECK(parse_list(scan, [&](const std::string& text) -> Status {
+    CG_TRY(PathPattern one, PathPattern::parse(text));
+    out.paths.push_back(std::move(one));
+    return ok();
+  }));
+  CG_CHECK(scan.expect(",\"rate\":"));
+  CG_TRY(out.rate, parse_rate(scan));
+  CG_CHECK(scan.expect(",\"to\":["));
+  CG_CHECK(parse_list(scan, [&](const std::string& text) -> Status {
+    CG_TRY(EndpointPattern one, EndpointPattern::parse(text));
+    out.endpoints.push_back(std::move(one));
+    return ok();
+  }));
+  CG_CHECK(scan.expect(",\"verbs\":["));
+  CG_CHECK(parse_list(scan, [&](const std::string& text) -> Status {
+    CG_TRY(const Verb verb, parse_verb(text));
+    out.verbs.push_back(verb);
+    return out.verbs.size() > kVerbs ? Status(fail("token: too many verbs")) : ok();
+  }));
+  CG_CHECK(scan.expect("}"));
   return out;
 }
 
@@ -123,32 +210,40 @@ Result<Token> parse_payload(std::string_view payload) {
   CG_TRY(t.expires_ns, scan.number<int64_t>());
   CG_CHECK(scan.expect(",\"holder\":\""));
   CG_TRY(t.holder, scan.text());
-  CG_CHECK(scan.expect("\",\"id\":\""));
-  CG_TRY(t.id, scan.text());
   CG_CHECK(scan.expect("\",\"iss\":\""));
   CG_TRY(t.issuer, scan.text());
   CG_CHECK(scan.expect("\",\"nbf\":"));
   CG_TRY(t.not_before_ns, scan.number<int64_t>());
-  CG_CHECK(scan.expect(",\"policy\":\""));
-  CG_TRY(const std::string policy, scan.text());
-  CG_TRY(t.policy, unhex(policy));
-  CG_CHECK(scan.expect("\",\"verbs\":["));
-  while (!scan.take(']')) {
-    if (!t.verbs.empty()) CG_CHECK(scan.expect(","));
-    CG_CHECK(scan.expect("\""));
-    CG_TRY(const std::string verb, scan.text());
-    CG_CHECK(scan.expect("\""));
-    CG_TRY(const Verb known, parse_verb(verb));
-    t.verbs.push_back(known);
-    if (t.verbs.size() > kVerbs) return fail("token: too many verbs");
+  CG_CHECK(scan.expect(",\"nonce\":\""));
+  CG_TRY(t.nonce, scan.text());
+  CG_CHECK(scan.expect("\",\"parent\":\""));
+  CG_TRY(t.parent, scan.long_text());
+  CG_CHECK(scan.expect("\",\"policy\":\""));
+  CG_TRY(const std::string policy, scan.long_text());
+  if (!t.parent.empty()) CG_CHECK(unhex(t.parent));
+  if (!policy.empty()) {
+    CG_TRY(t.policy, unhex(policy));
   }
+  CG_CHECK(scan.expect("\",\"rate\":"));
+  CG_TRY(t.rate, parse_rate(scan));
+  CG_CHECK(scan.expect(",\"scopes\":["));
+  while (!scan.take(']')) {
+    if (t.scopes.size() == kMaxScopes) return fail("token: more than 31 scopes");
+    if (!t.scopes.empty()) CG_CHECK(scan.expect(","));
+    CG_TRY(Scope scope, parse_scope(scan));
+    t.scopes.push_back(std::move(scope));
+  }
+  CG_CHECK(scan.expect(",\"ttl\":"));
+  CG_TRY(t.ttl_ns, scan.number<int64_t>());
   CG_CHECK(scan.expect("}"));
+  if (t.ttl_ns < 0) return fail("token: a ttl below zero");
   if (!scan.done() || t.payload() != payload) return fail("token: payload is not canonical");
+  t.id = token_id(payload);
   return t;
 }
 
 bool signature_holds(std::string_view message, std::string_view signature,
-                     const std::array<uint8_t, 32>& key) {
+                     const RawPublicKey& key) {
   const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> pkey(
       EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, key.data(), key.size()),
       EVP_PKEY_free);
@@ -166,16 +261,22 @@ bool signature_holds(std::string_view message, std::string_view signature,
 std::string Token::payload() const {
   std::string out =
       "{\"budget\":" + std::to_string(budget) + ",\"epoch\":" + std::to_string(epoch) +
-      ",\"exp\":" + std::to_string(expires_ns) + ",\"holder\":\"" + holder + "\",\"id\":\"" + id +
-      "\",\"iss\":\"" + issuer + "\",\"nbf\":" + std::to_string(not_before_ns) + ",\"policy\":\"" +
-      hex(policy) + "\",\"verbs\":[";
-  std::vector<Verb> sorted = verbs;
-  std::sort(sorted.begin(), sorted.end());
-  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    out += std::string(i ? "," : "") + "\"" + verb_text(sorted[i]) + "\"";
-  }
-  return out + "]}";
+      ",\"exp\":" + std::to_string(expires_ns) + ",\"holder\":\"" + holder + "\",\"iss\":\"" +
+      issuer + "\",\"nbf\":" + std::to_string(not_before_ns) + ",\"nonce\":\"" + nonce +
+      "\",\"parent\":\"" + parent + "\",\"policy\":\"" + (policy == Digest{} ? "" : hex(policy)) +
+      "\",\"rate\":" + rate_text(rate) + ",\"scopes\":[";
+  for (size_t i = 0; i < scopes.size(); ++i) out += (i ? "," : "") + scope_text(scopes[i]);
+  return out + "],\"ttl\":" + std::to_string(ttl_ns) + "}";
+}
+
+std::vector<Scope> every_scope() {
+  return {{{Verb::kExec, Verb::kRead, Verb::kWrite, Verb::kConnect}, {}, {}, 0, {}}};
+}
+
+std::string holder_of(const RawPublicKey& key) {
+  Digest same_size{};
+  std::copy(key.begin(), key.end(), same_size.begin());
+  return std::string(kHolderPrefix) + hex(same_size);
 }
 
 std::string dsse_pae(std::string_view payload_type, std::string_view payload) {
@@ -196,7 +297,10 @@ std::string dsse_envelope(std::string_view payload_type, std::string_view payloa
   return out + "\",\"sig\":\"" + base64(raw) + "\"}]}";
 }
 
-Result<Token> verify_token(std::string_view envelope, const std::array<uint8_t, 32>& public_key) {
+namespace {
+
+// Without a key the signature is not looked at.
+Result<Token> parse_envelope(std::string_view envelope, const RawPublicKey* key) {
   if (envelope.size() > kMaxEnvelope) return fail("token: longer than 16 KiB");
   Scan scan(envelope);
   CG_CHECK(scan.expect("{\"payload\":\""));
@@ -211,12 +315,54 @@ Result<Token> verify_token(std::string_view envelope, const std::array<uint8_t, 
   if (!scan.done()) return fail("token: bytes after the envelope");
   CG_TRY(const std::string payload, unbase64(encoded));
   CG_TRY(const std::string signature, unbase64(encoded_signature));
-  if (!signature_holds(dsse_pae(kTokenPayloadType, payload), signature, public_key)) {
-    return fail("token: the signature is not by this authority's key");
+  if (key != nullptr && !signature_holds(dsse_pae(kTokenPayloadType, payload), signature, *key)) {
+    return fail("token: the signature is not by the key that must have signed it");
   }
   CG_TRY(Token token, parse_payload(payload));
   if (token.issuer != key_name) return fail("token: its issuer is not the key that signed it");
   return token;
 }
+
+Result<TokenChain> parse_chain(std::string_view lines, const RawPublicKey* root) {
+  if (lines.size() > kMaxChainBytes) return fail("token: a chain longer than 24 KiB");
+  TokenChain chain;
+  RawPublicKey holder_key{};
+  const RawPublicKey* key = root;
+  std::string before;  // the digest of the payload before
+  while (!lines.empty()) {
+    if (chain.size() == kMaxChain) return fail("token: a chain of more than 8 tokens");
+    const size_t end = lines.find('\n');
+    CG_TRY(Token token, parse_envelope(lines.substr(0, end), key));
+    lines.remove_prefix(end == std::string_view::npos ? lines.size() : end + 1);
+    if (token.parent != before) return fail("token " + token.id + ": not made from the one before");
+    if (!chain.empty() && token.issuer != chain.back().holder)
+      return fail("token " + token.id + ": not signed by the holder of the one before");
+    if (!chain.empty()) CG_CHECK(narrows(chain.back(), token));
+    const std::string payload = token.payload();
+    before = hex(sha256(payload.data(), payload.size()));
+    const std::string holder = token.holder;
+    chain.push_back(std::move(token));
+    if (lines.empty()) break;
+    if (!holder.starts_with(kHolderPrefix))
+      return fail("token " + chain.back().id + ": a run cannot hand its token on");
+    CG_TRY(const Digest raw, unhex(std::string_view(holder).substr(kHolderPrefix.size())));
+    holder_key = raw;
+    key = &holder_key;
+  }
+  if (chain.empty()) return fail("token: an empty chain");
+  return chain;
+}
+
+}  // namespace
+
+Result<Token> verify_token(std::string_view envelope, const RawPublicKey& key) {
+  return parse_envelope(envelope, &key);
+}
+
+Result<TokenChain> verify_chain(std::string_view lines, const RawPublicKey& root) {
+  return parse_chain(lines, &root);
+}
+
+Result<TokenChain> read_chain(std::string_view lines) { return parse_chain(lines, nullptr); }
 
 }  // namespace certgate::kernel

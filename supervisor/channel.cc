@@ -8,17 +8,19 @@
 #include <vector>
 
 #include "kernel/cbor.h"
+#include "kernel/token.h"
 
 namespace certgate::supervisor {
 namespace {
 
 constexpr size_t kMaxMessage = 32768;
-constexpr size_t kGrantFds = 4;
+constexpr size_t kGrantFds = 5;  // and one for each token
+constexpr size_t kMaxFds = kGrantFds + kernel::kMaxChain;
 enum class Kind : uint8_t { kGrant = 1, kJoin = 2, kReply = 3 };
 
 Status send_message(int fd, const std::vector<uint8_t>& data, const int* fds, size_t count) {
   iovec io{const_cast<uint8_t*>(data.data()), data.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(kGrantFds * sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &io;
   message.msg_iovlen = 1;
@@ -43,7 +45,7 @@ Status send_message(int fd, const std::vector<uint8_t>& data, const int* fds, si
 Result<std::vector<uint8_t>> receive_message(int fd, std::vector<sandbox::UniqueFd>* fds) {
   std::vector<uint8_t> data(kMaxMessage);
   iovec io{data.data(), data.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(kGrantFds * sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &io;
   message.msg_iovlen = 1;
@@ -90,12 +92,13 @@ Result<Grant> receive_grant(int channel) {
   std::vector<sandbox::UniqueFd> fds;
   CG_TRY(const std::vector<uint8_t> data, receive_message(channel, &fds));
   kernel::CborReader reader(data.data(), data.size());
-  CG_CHECK(expect(reader, Kind::kGrant, 4));
+  CG_CHECK(expect(reader, Kind::kGrant, 5));
   Grant out;
-  CG_TRY(out.token_envelope, reader.text(kMaxMessage));
+  CG_TRY(out.run, reader.text(kMaxMessage));
+  CG_TRY(out.token_chain, reader.text(kMaxMessage));
   CG_TRY(const std::string key, reader.bytes(out.public_key.size()));
   CG_TRY(out.next_seq, reader.unsigned_int());
-  if (key.size() != out.public_key.size() || fds.size() != kGrantFds || !reader.done()) {
+  if (key.size() != out.public_key.size() || fds.size() <= kGrantFds || !reader.done()) {
     return fail("a damaged grant on the channel", EPROTO);
   }
   std::memcpy(out.public_key.data(), key.data(), key.size());
@@ -103,18 +106,24 @@ Result<Grant> receive_grant(int channel) {
   out.label_table = std::move(fds[1]);
   out.label_names = std::move(fds[2]);
   out.readers = std::move(fds[3]);
+  out.epoch = std::move(fds[4]);
+  for (size_t i = kGrantFds; i < fds.size(); ++i) out.token_slots.push_back(std::move(fds[i]));
   return out;
 }
 
 Status send_grant(int channel, const Grant& grant) {
   kernel::CborWriter writer;
-  start(writer, Kind::kGrant, 4);
-  writer.text(grant.token_envelope);
+  start(writer, Kind::kGrant, 5);
+  writer.text(grant.run);
+  writer.text(grant.token_chain);
   writer.bytes(grant.public_key.data(), grant.public_key.size());
   writer.unsigned_int(grant.next_seq);
-  const int fds[kGrantFds] = {grant.segment.get(), grant.label_table.get(), grant.label_names.get(),
-                              grant.readers.get()};
-  return send_message(channel, writer.data(), fds, kGrantFds);
+  int fds[kMaxFds] = {grant.segment.get(), grant.label_table.get(), grant.label_names.get(),
+                      grant.readers.get(), grant.epoch.get()};
+  const size_t slots = grant.token_slots.size();
+  if (slots > kernel::kMaxChain) return fail("a chain of more than 8 tokens", EMSGSIZE);
+  for (size_t i = 0; i < slots; ++i) fds[kGrantFds + i] = grant.token_slots[i].get();
+  return send_message(channel, writer.data(), fds, kGrantFds + slots);
 }
 
 Result<JoinRequest> receive_join(int channel) {

@@ -1,8 +1,9 @@
 // Channel: the one connection between a supervisor and its authority (SOCK_SEQPACKET, CBOR arrays).
 //
-//   authority → supervisor, first:  [1, token envelope, public key (32 bytes), next seq]
+//   authority → supervisor, first:  [1, run, token chain, public key (32 bytes), next seq]
 //                                    + fds: segment (O_APPEND), label table, label names
-//                                    (read-only), reader table
+//                                    (read-only), reader table, epoch (read-only), then the slot
+//                                    of each token (token_slot.h)
 //   supervisor → authority:         [2, fsid, ino, btime_ns, label text]   store: file label joins
 //   this authority → supervisor:         [3, "" or error text, code]             answer to 2
 // EOF on either side: the other one is gone. The supervisor then ends the agent (I7).
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "kernel/call.h"
 #include "kernel/label.h"
@@ -22,13 +24,16 @@ namespace certgate::supervisor {
 
 // What the authority gives a supervisor before the agent starts.
 struct Grant {
-  std::string token_envelope;
+  std::string run;  // id
+  std::string token_chain;
   std::array<uint8_t, 32> public_key{};
   uint64_t next_seq = 1;
   sandbox::UniqueFd segment;      // append-only log segment of this run
   sandbox::UniqueFd label_table;  // see label_view.h
   sandbox::UniqueFd label_names;
   sandbox::UniqueFd readers;  // see reader_table.h
+  sandbox::UniqueFd epoch;    // see token_ledger.h
+  std::vector<sandbox::UniqueFd> token_slots;
 };
 
 Result<Grant> receive_grant(int channel);

@@ -447,6 +447,7 @@ OpenCalls::Attempt OpenCalls::perform(const TrappedCall& call, Judged judged, Pi
     }
   }
   if (error == 0) error = check_binding(call, pin, fd.get());
+  if (error == 0 && pin.waits && !trap_.session.tokens_live()) error = EACCES;
   if (error == 0) {
     const UninterruptedInjection quiet(pin.waits);
     error = trap_.listener.inject(call, fd.get(), pin.flags & O_CLOEXEC ? O_CLOEXEC : 0);

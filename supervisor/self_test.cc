@@ -79,14 +79,15 @@ Status prove(const sandbox::Sandbox& box, Trap& trap, ContentDigests& digests) {
 
 }  // namespace
 
-Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
+Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, TokenLedger& ledger,
                       LabelView labels, ReaderTable& readers, Recorder& recorder, Channel& channel,
                       ContentDigests& digests) {
   if (mutant(Mutant::kSelfTest)) return ok();
   kernel::Policy no_rules;
   no_rules.name = "self-test";
-  Session session(kernel::Decider(no_rules, std::move(token)), {}, recorder, std::move(labels),
-                  readers, channel, Report::kSelfTest);
+  const kernel::Decider& real = trap.session.decider();
+  Session session(kernel::Decider(no_rules, real.chain(), real.holder()), {}, recorder,
+                  std::move(labels), readers, channel, ledger, Report::kSelfTest);
   Trap probe{trap.listener, session, trap.walk, trap.places, trap.stdio, trap.uid, trap.gid, {}};
   Status proved = prove(box, probe, digests);
   size_t judged = 0;

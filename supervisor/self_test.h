@@ -8,7 +8,6 @@
 // The phase's session, handlers and threads are gone when this returns, and with them the phase.
 #pragma once
 
-#include "kernel/token.h"
 #include "sandbox/launch.h"
 #include "sandbox/notify.h"
 #include "supervisor/channel.h"
@@ -16,13 +15,14 @@
 #include "supervisor/label_view.h"
 #include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
+#include "supervisor/token_ledger.h"
 #include "supervisor/trap.h"
 
 namespace certgate::supervisor {
 
 // `digests`: what is read here need not be read again for the agent. On error everything inside has
 // been killed, and the log closed with a stop record that says why.
-Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, kernel::Token token,
+Status prove_refusals(const sandbox::Sandbox& box, const Trap& trap, TokenLedger& ledger,
                       LabelView labels, ReaderTable& readers, Recorder& recorder, Channel& channel,
                       ContentDigests& digests);
 

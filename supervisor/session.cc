@@ -32,6 +32,15 @@ std::string rule_ids(const kernel::Certificate& certificate, const kernel::Polic
   return out;
 }
 
+// Plus 1; 0 = no limit.
+uint64_t calls_left(const kernel::Certificate& certificate) {
+  uint64_t left = UINT64_MAX;
+  for (const kernel::MeterUse& use : certificate.meters()) {
+    if (use.budget != 0) left = std::min(left, use.budget - use.used);
+  }
+  return left == UINT64_MAX ? 0 : left + 1;
+}
+
 // Another agent's raise, or a file's death, may come while a call waits for the label store.
 constexpr int kMaxDecisions = 16;
 
@@ -57,12 +66,14 @@ bool open_for_writing(int pin) {
 }
 
 Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder,
-                 LabelView labels, ReaderTable& readers, Channel& channel, Report report)
+                 LabelView labels, ReaderTable& readers, Channel& channel, TokenLedger& ledger,
+                 Report report)
     : decider_(std::move(decider)),
       recorder_(recorder),
       labels_(std::move(labels)),
       readers_(readers),
       channel_(channel),
+      ledger_(ledger),
       report_(report),
       started_ns_(boot_ns()) {
   state_.label = std::move(initial);
@@ -72,7 +83,8 @@ Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recor
 kernel::Instant Session::now() const {
   timespec t{};
   ::clock_gettime(CLOCK_REALTIME, &t);
-  return {int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec, boot_ns() - started_ns_};
+  const int64_t boot = boot_ns();
+  return {int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec, boot - started_ns_, boot};
 }
 
 kernel::Label Session::label() const {
@@ -124,12 +136,24 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
       fatal(joined.error().what);
       return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
     }
-    if (changes_ == decided_on) return certify(info, call, hold, std::move(certificate));
+    if (changes_ != decided_on) continue;
+    const Taken taken = take_meters(certificate);
+    if (taken == Taken::kNever) return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+    if (taken == Taken::kYes) return certify(info, call, hold, std::move(certificate));
   }
-  return refused(info, call, decider_.constraint(state_, "other agents raise the label too often"));
+  return refused(info, call, decider_.constraint(state_, "other agents change too much meanwhile"));
+}
+
+Session::Taken Session::take_meters(const kernel::Certificate& certificate) {
+  if (certificate.meters().empty()) return Taken::kYes;
+  const auto taken = ledger_.take(certificate.meters(), boot_ns());
+  if (taken) return *taken ? Taken::kYes : Taken::kNo;
+  fatal(taken.error().what);
+  return Taken::kNever;
 }
 
 kernel::Verdict Session::decide(const kernel::Call& call) {
+  ledger_.read(state_.tokens);
   kernel::Verdict verdict = decider_.decide(state_, call, now());
   const auto* refusal = std::get_if<kernel::Refusal>(&verdict);
   if (refusal == nullptr || refusal->reason != kernel::Reason::kHeldWritable) return verdict;
@@ -150,6 +174,7 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   const bool raises = !(certificate.raised_to() == state_.label);
   if (raises) record.raised = certificate.raised_to().text();
   record.digest.assign(certificate.digest().begin(), certificate.digest().end());
+  record.count = calls_left(certificate);
   const auto seq = recorder_.append(std::move(record), certificate.durability());
   if (!seq) {
     fatal(seq.error().what);
@@ -293,6 +318,7 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
 
 bool Session::settle_connection(uint64_t hold, std::function<void()> shut) {
   const Lock lock = enter();
+  if (!ledger_.live()) return false;
   for (Held& held : held_) {
     if (held.id != hold) continue;
     held.shut = std::move(shut);

@@ -38,6 +38,7 @@
 #include "supervisor/label_view.h"
 #include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
+#include "supervisor/token_ledger.h"
 
 namespace certgate::supervisor {
 
@@ -88,7 +89,7 @@ enum class Report : uint8_t { kText, kJson, kSelfTest };
 class Session {
  public:
   Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
-          ReaderTable& readers, Channel& channel, Report report);
+          ReaderTable& readers, Channel& channel, TokenLedger& ledger, Report report);
 
   Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark = {});
@@ -108,6 +109,8 @@ class Session {
   // under the session lock. False: a raise has shut it already; do not hand it over.
   bool settle_connection(uint64_t hold, std::function<void()> shut);
   void release(uint64_t hold);
+  // Asked again after a call has waited: a token that ended meanwhile ends the call.
+  bool tokens_live() const { return ledger_.live(); }
 
   // The label of an unopened file: stored, else its zone's. From now on whoever taints the file
   // taints this agent, if it goes on reading.
@@ -145,6 +148,8 @@ class Session {
   Lock enter() const;
   void prune_dead_files();
   kernel::Verdict decide(const kernel::Call& call);
+  enum class Taken : uint8_t { kYes, kNo, kNever };
+  Taken take_meters(const kernel::Certificate& certificate);
   Judged certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                  kernel::Certificate decided);
   void rise(const kernel::Label& label, const ReaderTable::Request& request);
@@ -167,6 +172,7 @@ class Session {
   LabelView labels_;
   ReaderTable& readers_;
   Channel& channel_;
+  TokenLedger& ledger_;
   const Report report_;
   const int64_t started_ns_;
   std::function<void(const std::string&)> fatal_;

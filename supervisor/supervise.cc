@@ -36,6 +36,7 @@
 #include "supervisor/resolver.h"
 #include "supervisor/self_test.h"
 #include "supervisor/terminal.h"
+#include "supervisor/token_ledger.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -135,8 +136,14 @@ Status probe_calls() {
   return ok();
 }
 
-Status check_token(const kernel::Token& token, const kernel::Policy& policy) {
-  if (token.policy != policy.digest()) return fail("the token was made for another policy");
+Status check_policy(const kernel::TokenChain& chain, const kernel::Policy& policy) {
+  const kernel::Digest digest = policy.digest();
+  for (const kernel::Token& token : chain) {
+    if (token.policy != kernel::Digest{} && token.policy != digest) {
+      return fail("token " + token.id +
+                  " was made for another policy; run with that one (certgate token show)");
+    }
+  }
   return ok();
 }
 
@@ -308,8 +315,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const sandbox::UniqueFd home, take_home(hosting, box.root.get()));
 
   CG_TRY(Grant grant, receive_grant(channel_fd.get()));
-  CG_TRY(const kernel::Token token, kernel::verify_token(grant.token_envelope, grant.public_key));
-  CG_CHECK(check_token(token, hosting.policy));
+  CG_TRY(const kernel::TokenChain chain, kernel::verify_chain(grant.token_chain, grant.public_key));
+  CG_CHECK(check_policy(chain, hosting.policy));
+  CG_TRY(TokenLedger ledger,
+         TokenLedger::open(chain, std::move(grant.epoch), std::move(grant.token_slots)));
   CG_TRY(LabelView probe_labels,
          LabelView::open(copy_of(grant.label_table), copy_of(grant.label_names)));
   CG_TRY(LabelView asked_labels,
@@ -320,11 +329,12 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   Channel channel(std::move(channel_fd));
   RecordRate rate(hosting.records_per_second,
                   [&] { say_record_rate(hosting.records_per_second, hosting.report); });
-  Recorder recorder(token.holder, token.id, std::move(grant.segment), grant.next_seq, &rate);
+  Recorder recorder(grant.run, chain.back().id.substr(0, 16), std::move(grant.segment),
+                    grant.next_seq, &rate);
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
-  Session session(kernel::Decider(hosting.policy, token), hosting.initial, recorder,
-                  std::move(labels), readers, channel, hosting.report);
+  Session session(kernel::Decider(hosting.policy, chain, grant.run), hosting.initial, recorder,
+                  std::move(labels), readers, channel, ledger, hosting.report);
   session.on_fatal([&box](const std::string& what) {
     print_line("certgate: " + escape(what) + "; the agent was ended");
     kill_sandbox(box.init_pidfd.get());
@@ -354,7 +364,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   PathChanges changes(trap);
   PathReads reads(trap);
   CG_CHECK(confine_supervisor());
-  CG_CHECK(prove_refusals(box, trap, token, std::move(probe_labels), readers, recorder, channel,
+  CG_CHECK(prove_refusals(box, trap, ledger, std::move(probe_labels), readers, recorder, channel,
                           digests));
   // Both end with the process: they have nobody to serve once the sandbox is gone.
   std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); }).detach();

@@ -21,6 +21,7 @@ constexpr Verb kVerbs[] = {
     {"run", certgate::agentd::cli::run_main, "host a command as an agent"},
     {"audit", certgate::agentd::cli::audit_main, "list, explain and verify what agents did"},
     {"policy", certgate::agentd::cli::policy_main, "check a policy file"},
+    {"token", certgate::agentd::cli::token_main, "make, narrow and end standing authority"},
     {"doctor", certgate::agentd::cli::doctor_main,
      "try everything that run needs, and say what is missing"},
 };

@@ -20,6 +20,7 @@
 #include "agentd/home.h"
 #include "agentd/limits.h"
 #include "agentd/run_plan.h"
+#include "agentd/token_make.h"
 #include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
 #include "supervisor/supervise.h"
@@ -39,6 +40,8 @@ constexpr const char* kUsage =
     "/var/lib/certgate)\n"
     "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
     "                       terminal, nothing from /dev/null, else unknown)\n"
+    "  --token FILE         only what this token (certgate token) carries as well, counted in it\n"
+    "  --token-key FILE     the key of the token's holder\n"
     "  --uid auto           as root: a host uid of the agent's own, for this run\n"
     "  --timeout T          end the agent and all it started after 90s, 15m, 2h, 7d\n"
     "  --json               refusals as JSON lines on stderr\n\n"
@@ -88,6 +91,10 @@ Status parse(const Args& args, RunOptions& options) {
       options.timeout_ns = parse_duration(text);
       if (!options.timeout_ns)
         return fail("--timeout must be like 90s, 15m, 2h or 7d, not " + supervisor::escape(text));
+    } else if (name == "--token") {
+      CG_CHECK(value(options.token));
+    } else if (name == "--token-key") {
+      CG_CHECK(value(options.token_key));
     } else if (name == "--uid") {
       std::string who;
       CG_CHECK(value(who));
@@ -99,6 +106,7 @@ Status parse(const Args& args, RunOptions& options) {
       return fail("no such option: " + supervisor::escape(arg) + "; see certgate run --help");
     }
   }
+  if (options.token.empty() && !options.token_key.empty()) return fail("--token-key needs --token");
   options.command.assign(args.begin() + static_cast<std::ptrdiff_t>(i), args.end());
   if (options.command.empty())
     return fail("no COMMAND given; usage: certgate run [OPTION…] -- COMMAND [ARG…]");
@@ -173,14 +181,25 @@ pid_t fork_single_threaded() {
 #endif
 }
 
-Status authority_process(const RunPlan& plan, int channel, int supervisor_pidfd) {
+// In the authority alone: the supervisor, which reads the agent's memory, must not have the key.
+Result<std::optional<TokenHand>> read_token(const RunOptions& options) {
+  if (options.token.empty()) return std::optional<TokenHand>();
+  TokenHand out;
+  CG_TRY(out.chain, read_chain_file(options.token));
+  if (!options.token_key.empty()) {
+    CG_TRY(out.key, HolderKey::read(options.token_key));
+  }
+  return std::optional<TokenHand>(std::move(out));
+}
+
+Status authority_process(const RunPlan& plan, const RunOptions& options, int channel,
+                         int supervisor_pidfd) {
   CG_TRY(Authority authority,
          Authority::open({plan.state_dir, plan.label_dir, plan.owner.uid, plan.owner.gid}));
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
-  request.verbs = {kernel::Verb::kExec, kernel::Verb::kRead, kernel::Verb::kWrite,
-                   kernel::Verb::kConnect};
+  CG_TRY(request.token, read_token(options));
   request.initial_label = plan.initial.text();
   CG_TRY(Run run, authority.begin(request));
   // It may be gone already, when the sandbox could not be built; serve() finds that out.
@@ -243,7 +262,7 @@ int run_main(const Args& args) {
   keep_signals_for_the_agent();
   const sandbox::UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
   const Status kept =
-      pidfd ? authority_process(*plan, ours.get(), pidfd.get())
+      pidfd ? authority_process(*plan, options, ours.get(), pidfd.get())
             : Status(fail_errno(
                   "watch the supervisor (pidfd_open); `certgate doctor` names the cure", errno));
   ours.reset();  // whatever happened: without an authority the supervisor must end

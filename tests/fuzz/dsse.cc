@@ -19,8 +19,13 @@ std::string envelope_of(std::string_view payload, std::string_view key_name) {
 
 void canonical(const Token& token, const std::string& envelope) {
   CG_LAW(envelope_of(token.payload(), token.issuer) == envelope);
-  CG_LAW(token.verbs.size() <= kernel::kVerbs);
-  CG_LAW(std::is_sorted(token.verbs.begin(), token.verbs.end()));
+  CG_LAW(token.scopes.size() <= kernel::kMaxScopes && token.id.size() == 32);
+  for (const kernel::Scope& scope : token.scopes) {
+    CG_LAW(scope.verbs.size() <= kernel::kVerbs);
+    CG_LAW(std::is_sorted(scope.verbs.begin(), scope.verbs.end()));
+  }
+  // What a token says of itself it can hand on.
+  CG_LAW(kernel::narrows(token, token));
 }
 
 Token any_token(fuzz::Bytes in) {
@@ -31,25 +36,27 @@ Token any_token(fuzz::Bytes in) {
   t.not_before_ns = static_cast<int64_t>(in.number());
   for (uint8_t& b : t.policy) b = in.byte();
   const uint8_t verbs = in.byte();
+  t.scopes.resize(1);
   for (size_t i = 0; i < kernel::kVerbs; ++i) {
-    if (verbs >> i & 1) t.verbs.push_back(static_cast<kernel::Verb>(i));
+    if (verbs >> i & 1) t.scopes[0].verbs.push_back(static_cast<kernel::Verb>(i));
   }
+  t.scopes[0].budget = in.number();
   t.holder = in.text();
-  t.id = in.text();
+  t.nonce = in.text();
   t.issuer = in.text();
   return t;
 }
 
 bool plain(const std::string& text) {
-  return !text.empty() && text.size() <= 256 && std::all_of(text.begin(), text.end(), [](char c) {
-    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
+  return !text.empty() && text.size() <= 1024 && std::all_of(text.begin(), text.end(), [](char c) {
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
   });
 }
 
 void fields_come_back(const Token& token) {
   const std::string envelope = envelope_of(token.payload(), token.issuer);
   const auto back = kernel::verify_token(envelope, public_key());
-  const bool writable = plain(token.holder) && plain(token.id) && plain(token.issuer);
+  const bool writable = plain(token.holder) && plain(token.nonce) && plain(token.issuer);
   if (!back) {
     CG_LAW(!writable);
     return;
@@ -57,8 +64,10 @@ void fields_come_back(const Token& token) {
   // Also where a field holds quotes: what is read is what would be signed again, byte for byte.
   canonical(*back, envelope);
   if (!writable) return;
-  CG_LAW(back->holder == token.holder && back->id == token.id && back->issuer == token.issuer);
-  CG_LAW(back->budget == token.budget && back->epoch == token.epoch && back->verbs == token.verbs);
+  CG_LAW(back->holder == token.holder && back->nonce == token.nonce &&
+         back->issuer == token.issuer);
+  CG_LAW(back->budget == token.budget && back->epoch == token.epoch &&
+         back->scopes[0].verbs == token.scopes[0].verbs);
   CG_LAW(back->expires_ns == token.expires_ns && back->not_before_ns == token.not_before_ns);
   CG_LAW(back->policy == token.policy);
   std::string damaged = envelope;

@@ -196,8 +196,13 @@ put("sockaddr", "text-mapped", "::ffff:10.0.0.1")
 
 # ---- tokens, notes, keys
 
-PAYLOAD = ('{"budget":0,"epoch":1,"exp":1763886400000000000,"holder":"k3u7x2qa","id":"00112233aabbccdd",'
-           '"iss":"certgate.local/x","nbf":1763800000000000000,"policy":"' + "ab" * 32 + '","verbs":["exec","read"]}')
+SCOPE = '{"budget":5,"paths":["/usr/**","@private"],"rate":[10,60000000000],"to":["a.test:443","10.0.0.0/8:*"],"verbs":["exec","read"]}'
+PAYLOAD = ('{"budget":0,"epoch":1,"exp":1763886400000000000,"holder":"k3u7x2qa","iss":"certgate.local/x","nbf":1763800000000000000,'
+           '"nonce":"00112233aabbccdd","parent":"' + "cd" * 32 + '","policy":"' + "ab" * 32 + '","rate":[0,0],"scopes":[' + SCOPE + '],"ttl":0}')
+put("dsse", "payload-two-scopes", "\x01" + PAYLOAD.replace(SCOPE, SCOPE + "," + SCOPE))
+put("dsse", "payload-no-scopes", "\x01" + PAYLOAD.replace(SCOPE, ""))
+put("dsse", "payload-half-a-rate", "\x01" + PAYLOAD.replace("[0,0]", "[5,0]"))
+put("dsse", "payload-bad-pattern", "\x01" + PAYLOAD.replace("/usr/**", "usr"))
 put("dsse", "payload", "\x01" + PAYLOAD)
 put("dsse", "payload-no-verbs", "\x01" + PAYLOAD.replace('"exec","read"', ""))
 put("dsse", "payload-verbs-unsorted", "\x01" + PAYLOAD.replace('"exec","read"', '"read","exec"'))
@@ -206,10 +211,10 @@ put("dsse", "payload-with-space", "\x01" + PAYLOAD.replace(",", ", "))
 put("dsse", "payload-leading-zero", "\x01" + PAYLOAD.replace('"epoch":1', '"epoch":01'))
 put("dsse", "payload-more", "\x01" + PAYLOAD + "\n")
 put("dsse", "payload-negative-times", "\x01" + PAYLOAD.replace("1763886400000000000", "-9223372036854775808"))
-put("dsse", "envelope-unsigned", '\x00{"payload":"e30=","payloadType":"application/vnd.certgate.token.v1+json",'
+put("dsse", "envelope-unsigned", '\x00{"payload":"e30=","payloadType":"application/vnd.certgate.token.v2+json",'
     '"signatures":[{"keyid":"k","sig":"' + "A" * 86 + '=="}]}')
-put("dsse", "fields", b"\x02" + bytes(range(65)) + b"\x0f\x08k3u7x2qa\x1000112233aabbccdd\x06issuer")
-put("dsse", "fields-with-quotes", b"\x02" + bytes(65) + b'\x00\x12a","id":"b","iss":"\x01b\x01c')
+put("dsse", "fields", b"\x02" + bytes(range(65)) + b"\x0f" + bytes(8) + b"\x08k3u7x2qa\x1000112233aabbccdd\x06issuer")
+put("dsse", "fields-with-quotes", b"\x02" + bytes(73) + b'\x00\x15a","iss":"b","nbf":1\x01b\x01c')
 
 ROOT = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
 put("note", "checkpoint", f"\x01fuzz.test/log\n15\n{ROOT}\n")

@@ -25,7 +25,6 @@ class AuthorityTest : public testing::Test {
     ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
     dir_ = pattern;
     request_.command_line = "true";
-    request_.verbs = {kernel::Verb::kExec};
     request_.initial_label = "operator";
     request_.policy_digest.fill(0x11);
   }
@@ -46,11 +45,11 @@ class AuthorityTest : public testing::Test {
 [[noreturn]] void play_supervisor(int channel_fd, bool orderly) {
   auto grant = supervisor::receive_grant(channel_fd);
   if (!grant) ::_exit(1);
-  const auto token = kernel::verify_token(grant->token_envelope, grant->public_key);
-  if (!token) ::_exit(2);
+  const auto chain = kernel::verify_chain(grant->token_chain, grant->public_key);
+  if (!chain || chain->back().holder != grant->run) ::_exit(2);
   auto labels =
       supervisor::LabelView::open(std::move(grant->label_table), std::move(grant->label_names));
-  supervisor::Recorder recorder(token->holder, token->id, std::move(grant->segment),
+  supervisor::Recorder recorder(grant->run, chain->back().id, std::move(grant->segment),
                                 grant->next_seq);
   supervisor::Channel channel{sandbox::UniqueFd(channel_fd)};
   kernel::Record record;

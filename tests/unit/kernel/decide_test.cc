@@ -38,7 +38,7 @@ Token token() {
   t.holder = "abcdefgh";
   t.issuer = "test";
   t.expires_ns = 1000;
-  t.verbs = {Verb::kExec, Verb::kRead, Verb::kWrite, Verb::kConnect};
+  t.scopes = every_scope();
   return t;
 }
 

@@ -20,7 +20,7 @@ Rule rule(std::string id, std::vector<Verb> verbs, std::vector<std::string> path
 Token token() {
   Token t;
   t.expires_ns = 1'000'000;
-  t.verbs = {Verb::kExec, Verb::kRead, Verb::kWrite, Verb::kConnect};
+  t.scopes = every_scope();
   return t;
 }
 Label L(const char* s) { return Label::parse(s).value(); }

@@ -19,13 +19,14 @@ class TokenTest : public testing::Test {
     ASSERT_TRUE(key_);
     size_t size = public_.size();
     ASSERT_EQ(EVP_PKEY_get_raw_public_key(key_.get(), public_.data(), &size), 1);
-    token_.id = "00112233aabbccdd";
+    token_.nonce = "00112233aabbccdd";
     token_.holder = "abcdefgh";
     token_.issuer = "certgate.local/test";
     token_.not_before_ns = 5;
     token_.expires_ns = 500;
     token_.budget = 7;
-    token_.verbs = {Verb::kExec, Verb::kRead};
+    token_.scopes.resize(1);
+    token_.scopes[0].verbs = {Verb::kExec, Verb::kRead};
     token_.policy.fill(0xab);
   }
   std::vector<uint8_t> sign(const std::string& message) const {
@@ -56,7 +57,7 @@ TEST_F(TokenTest, WhatIsSignedComesBack) {
   const auto back = verify_token(envelope(token_.payload()), public_);
   ASSERT_TRUE(back) << back.error().what;
   EXPECT_EQ(back->payload(), token_.payload());
-  EXPECT_EQ(back->verbs, token_.verbs);
+  EXPECT_EQ(back->scopes[0].verbs, token_.scopes[0].verbs);
   EXPECT_EQ(back->policy, token_.policy);
   EXPECT_EQ(back->budget, 7u);
 }
@@ -95,7 +96,8 @@ TEST_F(TokenTest, OnlyTheCanonicalPayloadIsAccepted) {
     return out;
   };
   for (const std::string& bad :
-       {changed("{", "{ "), changed("\"budget\":7,", ""),
+       {changed("{", "{ "), changed("\"budget\":7,", ""), changed("\"rate\":[0,0]", "\"rate\":[1,0]"),
+        changed("\"ttl\":0", "\"ttl\":-1"), changed("\"parent\":\"\"", "\"parent\":\"00\""),
         changed("\"budget\":7,", "\"budget\":7,\"budget\":7,"),
         changed("\"budget\":7", "\"budget\":07"), changed("\"budget\":7", "\"budget\":-7"),
         changed("\"verbs\"", "\"x\":1,\"verbs\""),

@@ -33,13 +33,17 @@ UniqueFd some_file() { return UniqueFd(::open("/proc/self/exe", O_RDONLY | O_CLO
 
 Grant some_grant() {
   Grant grant;
-  grant.token_envelope = "{\"payload\":\"…\"}";
+  grant.run = "abcdefgh";
+  grant.token_chain = "{\"payload\":\"…\"}";
   grant.public_key.fill(0x5a);
   grant.next_seq = 3;
   grant.segment = UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   grant.label_table = some_file();
   grant.label_names = UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
   grant.readers = some_file();
+  grant.epoch = some_file();
+  grant.token_slots.push_back(some_file());
+  grant.token_slots.push_back(UniqueFd(::open("/dev/full", O_RDONLY | O_CLOEXEC)));
   return grant;
 }
 
@@ -95,7 +99,7 @@ TEST(Channel, AGrantArrivesWhole) {
   ASSERT_TRUE(send_grant(ends.authority.get(), sent));
   const auto got = receive_grant(ends.supervisor.get());
   ASSERT_TRUE(got) << got.error().what;
-  EXPECT_EQ(got->token_envelope, sent.token_envelope);
+  EXPECT_EQ(got->token_chain, sent.token_chain);
   EXPECT_EQ(got->public_key, sent.public_key);
   EXPECT_EQ(got->next_seq, sent.next_seq);
   EXPECT_TRUE(same_object(got->segment.get(), sent.segment.get()));

@@ -12,6 +12,8 @@
 #include <thread>
 
 #include "agentd/label_store.h"
+#include "agentd/state_dir.h"
+#include "agentd/token_store.h"
 #include "kernel/frame.h"
 #include "supervisor/path_walk.h"
 
@@ -68,12 +70,11 @@ kernel::Policy test_policy() {
 
 kernel::Token token_for_everything() {
   kernel::Token token;
-  token.id = "00112233aabbccdd";
+  token.id = "00112233aabbccdd00112233aabbccdd";
   token.holder = "abcdefgh";
   token.issuer = "test";
   token.expires_ns = INT64_MAX;
-  token.verbs = {kernel::Verb::kExec, kernel::Verb::kRead, kernel::Verb::kWrite,
-                 kernel::Verb::kConnect};
+  token.scopes = kernel::every_scope();
   return token;
 }
 
@@ -110,7 +111,8 @@ class SessionTest : public testing::Test {
     readers_.emplace(std::move(*readers));
     UniqueFd segment(
         ::open((dir_ + "/segment").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
-    recorder_.emplace("abcdefgh", "00112233aabbccdd", std::move(segment), 1);
+    ledger_.emplace(*open_ledger());
+    recorder_.emplace("abcdefgh", "00112233aabbccdd00112233aabbccdd", std::move(segment), 1);
     int ends[2] = {-1, -1};
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
     authority_ = UniqueFd(ends[0]);
@@ -125,11 +127,21 @@ class SessionTest : public testing::Test {
     fs::remove_all(dir_);
   }
 
+  Result<TokenLedger> open_ledger() const {
+    CG_TRY(const UniqueFd state, agentd::open_state_dir(dir_ + "/state"));
+    CG_CHECK(agentd::make_dir(state.get(), "tmp"));
+    CG_TRY(const agentd::TokenStore tokens, agentd::TokenStore::open(state.get()));
+    CG_TRY(UniqueFd epoch, tokens.epoch_for_reading());
+    std::vector<UniqueFd> slots(1);
+    CG_TRY(slots[0], tokens.slot(token_for_everything(), agentd::Keep::kForGood));
+    return TokenLedger::open({token_for_everything()}, std::move(epoch), std::move(slots));
+  }
+
   void make_session(const char* initial) {
     auto view = LabelView::open(*store_->table_for_reading(), *store_->names_for_reading());
     ASSERT_TRUE(view);
     session_.emplace(kernel::Decider(policy_, token_for_everything()), label(initial), *recorder_,
-                     std::move(*view), *readers_, *channel_, Report::kText);
+                     std::move(*view), *readers_, *channel_, *ledger_, Report::kText);
     session_->on_fatal([this](const std::string& what) { fatal_ = what; });
   }
   void serve() {
@@ -189,6 +201,7 @@ class SessionTest : public testing::Test {
   std::string dir_, fatal_;
   std::optional<agentd::LabelStore> store_;
   std::optional<ReaderTable> readers_;
+  std::optional<TokenLedger> ledger_;
   std::optional<Recorder> recorder_;
   std::optional<Channel> channel_;
   std::optional<Session> session_;
@@ -353,7 +366,7 @@ TEST_F(SessionTest, WithoutARecordThereIsNoCertificateAndTheRunEnds) {
   Recorder broken("abcdefgh", "t", UniqueFd(::open("/dev/full", O_WRONLY | O_CLOEXEC)), 1);
   auto view = LabelView::open(*store_->table_for_reading(), *store_->names_for_reading());
   Session session(kernel::Decider(policy_, token_for_everything()), label("operator"), broken,
-                  std::move(*view), *readers_, *channel_, Report::kText);
+                  std::move(*view), *readers_, *channel_, *ledger_, Report::kText);
   std::string fatal;
   session.on_fatal([&](const std::string& what) { fatal = what; });
   const Judged judged = session.judge({1, "test", ""}, open_call("/in/a", false), kNothing);

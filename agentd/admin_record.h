@@ -1,0 +1,26 @@
+// Admin record: what an operator did to standing authority, in the log like any run.
+//
+//   CG_CHECK(record_admin(log, {"certgate token revoke 3b6a…", RecordKind::kRevoke, {}, id, 0}));
+//
+// It is a run of its own of three records (start, the act, stop), so that completeness is checked
+// as for every other.
+#pragma once
+
+#include <string>
+
+#include "agentd/log_store.h"
+#include "kernel/record.h"
+
+namespace certgate::agentd {
+
+struct AdminAct {
+  std::string command;  // escaped
+  kernel::RecordKind kind = kernel::RecordKind::kToken;
+  std::string object;  // token: its envelope
+  std::string token;   // id
+  uint64_t count = 0;  // epoch: the new one
+};
+
+Status record_admin(LogStore& log, const AdminAct& act);
+
+}  // namespace certgate::agentd
