@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from harness import Checks, hosts
+from harness import REPO, Checks, hosts
 
 EVERYTHING = ["--exec", "*", "--read", "*", "--write", "*", "--connect", "*"]
 MAKE_FILES = """
@@ -117,6 +117,21 @@ def delegation(checks, host):
     checks.check(t.run("t3", "carol", "/usr/bin/true").returncode == 126 and t.last_reason() == "BUDGET_EXHAUSTED", "which is now used up for all")
     verify = host.call("audit", "verify", "--state", t.state)
     checks.check(verify.returncode == 0, "the log verifies", verify.stdout)
+
+
+def openssl_alone(checks, host):
+    """Whatever was signed holds without any code of ours; so do the published chains, and forged signatures do not."""
+    script, golden = REPO / "scripts/verify-signatures", REPO / "tests/golden/tokens"
+    t = Tokens(checks, host, "openssl")
+    t.new("t")
+    t.run("t", "alice", "/usr/bin/true")
+    listed = host.call("audit", "list", "--json", "--state", t.state)
+    done = subprocess.run([script, t.state], input=listed.stdout, capture_output=True, text=True, check=False)
+    checks.check(done.returncode == 0 and "0 do not hold" in done.stdout, "openssl alone verifies a state directory", done.stdout + done.stderr)
+    done = subprocess.run([script, "--chains", golden / "signed.jsonl"], capture_output=True, text=True, check=False)
+    checks.check(done.returncode == 0 and done.stdout.startswith("75 checked"), "and 75 published chains", done.stdout[-300:])
+    done = subprocess.run([script, "--chains", golden / "forged.jsonl"], capture_output=True, text=True, check=False)
+    checks.check("does not hold: signed by another" in done.stdout and "does not hold: flipped at 20" in done.stdout, "and not forged signatures", done.stdout[-300:])
 
 
 def time_and_reach(checks, host):
@@ -281,7 +296,7 @@ def main():
     for host in hosts(arguments.certgate.resolve()):
         print(f"== {host.name}")
         try:
-            for part in (delegation, time_and_reach, exactly, ended, forged, key_stays_out):
+            for part in (delegation, openssl_alone, time_and_reach, exactly, ended, forged, key_stays_out):
                 part(checks, host)
         finally:
             host.remove()
