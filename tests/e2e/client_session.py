@@ -34,7 +34,7 @@ class Client:
     """One client. `root` and `argv` name its files below the npm prefix and its command; the last three are its tools."""
 
     name: str                                      # of policies/agents/NAME.toml, and of /opt/NAME in it
-    package: str
+    package: str                                   # empty: in this repository
     version: str
     root: Callable[[pathlib.Path], pathlib.Path]   # of what npm installed: the directory to show inside
     argv: Callable[[pathlib.Path, str], list]      # (root, model's address) → command line
@@ -48,6 +48,8 @@ class Client:
 
 def install(client, cache):
     """The pinned package from the npm registry. Returns the directory to show inside, or the reason it can't be had."""
+    if not client.package:
+        return client.root(cache), ""
     npm = shutil.which("npm")
     if npm is None:
         return None, "npm is not installed"

@@ -1,4 +1,4 @@
-"""Codex, Claude Code, Gemini CLI and opencode, each hosted with its shipped policy in a clean and two poisoned sessions.
+"""Codex, Claude Code, Gemini CLI, opencode and a Python agent, each hosted with its shipped policy in a clean and two poisoned sessions.
 
 usage: clients.py --certgate build/bin/certgate [--cache DIR] [--client NAME]…
 Exit status 77: nothing could be installed, the reason on the last line.
@@ -77,6 +77,15 @@ CLIENTS = [
            read=lambda path: ("read", {"filePath": path}),
            native_env=lambda model: {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"}),
 ]
+
+
+CLIENTS.append(
+    Client("python", "", "", lambda _: pathlib.Path(__file__).with_name("python_agent"),
+           lambda root, model: ["python3", root / "agent.py", PROMPT],
+           env=lambda model: {"OPENAI_API_KEY": "not-a-key", "OPENAI_BASE_URL": f"http://{model}/v1"},
+           shell=lambda command: ("bash", {"command": command}),
+           write=lambda path, text: ("write", {"path": path, "content": text}),
+           read=lambda path: ("read", {"path": path})))
 
 
 def main():
