@@ -53,6 +53,8 @@ JsonObject json_line(const Record& r, uint32_t error) {
       .text("reason", r.reason)
       .text("token", r.token);
   line.text("origins", r.origins).text("raised", r.raised).number("errno", error);
+  if (r.kind == RecordKind::kOutcome) line.text("of", r.run + '-' + std::to_string(r.ref));
+  if (!r.grade.empty()) line.text("grade", r.grade);
   return line;
 }
 
