@@ -23,6 +23,8 @@ std::string origin_text(const std::string& origin) {
   const std::string detail = colon == std::string::npos ? "" : origin.substr(colon + 1);
   if (origin.starts_with("web:")) return origin + " (bytes from the host " + detail + ')';
   if (origin.starts_with("file:")) return origin + " (files of the zone " + detail + ')';
+  if (origin.starts_with("secret:"))
+    return origin + " (a secrecy tag: bytes of a zone with secrecy " + detail + ')';
   if (origin.starts_with("agent:")) return origin + " (the agent " + detail + ')';
   return origin;
 }

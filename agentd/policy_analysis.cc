@@ -41,7 +41,11 @@ bool accepts_outsiders(const Rule& rule) {
 bool accepts_no_less(const Rule& wide, const Rule& narrow) {
   std::vector<kernel::Origin> all;
   for (const std::string& text : narrow.accept.texts()) all.push_back(*kernel::Origin::parse(text));
-  return wide.accept.accepts(Label::of(std::move(all)));
+  std::vector<kernel::Origin> tags;
+  for (const std::string& text : narrow.clearance.texts())
+    tags.push_back(*kernel::Origin::parse_tag(text));
+  return wide.accept.accepts(Label::of(std::move(all))) &&
+         wide.clearance.accepts(Label::of(std::move(tags)));
 }
 
 bool host_within(const kernel::HostPattern& narrow, const kernel::HostPattern& wide) {
@@ -210,16 +214,24 @@ std::string wide(const Policy& /*policy*/, const Rule& rule) {
          "is judged anew, what they interpret is not";
 }
 
+// A page may then ask for the secret and be sent it.
+std::string leaks(const Policy& /*policy*/, const Rule& rule) {
+  const auto tags = rule.clearance.texts();
+  if (tags.empty() || !accepts_outsiders(rule)) return "";
+  std::string all;
+  for (const std::string& tag : tags) (all += all.empty() ? "" : ", ") += tag;
+  return "what is " + all + " may leave by it, also when outsiders influence the agent";
+}
+
 struct Row {
   const char* name;
   Severity severity;
   Check check;
 };
-constexpr Row kChecks[] = {{"never", Severity::kError, never},
-                           {"shadowed", Severity::kNote, shadowed},
-                           {"nobody", Severity::kError, nobody},
-                           {"inverted", Severity::kError, inverted},
-                           {"wide", Severity::kNote, wide}};
+constexpr Row kChecks[] = {
+    {"never", Severity::kError, never},   {"shadowed", Severity::kNote, shadowed},
+    {"nobody", Severity::kError, nobody}, {"inverted", Severity::kError, inverted},
+    {"wide", Severity::kNote, wide},      {"leaks", Severity::kNote, leaks}};
 
 }  // namespace
 

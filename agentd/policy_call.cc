@@ -72,7 +72,8 @@ Result<kernel::Call> make_call(const CompiledPolicy& compiled, const PolicyConte
     return out;
   }
   CG_CHECK(check_path(asked.object));
-  out.object = asked.file.value_or(compiled.policy.zone_label(asked.object));
+  out.object = asked.file.value_or(compiled.policy.zone_label(asked.object))
+                   .join(compiled.policy.zone_secrecy(asked.object));
   if (asked.verb == Verb::kExec) {
     kernel::ExecEffect exec;
     exec.images.push_back({asked.object, {}, {}, is_private(asked.object, context)});
@@ -126,6 +127,8 @@ const char* outcome_text(Step::Outcome outcome) {
       return "forbids it";
     case Step::Outcome::kRejects:
       return "does not accept ";
+    case Step::Outcome::kUncleared:
+      return "has no clearance for ";
     case Step::Outcome::kExpired:
       return "would allow it, but its ttl is over";
     case Step::Outcome::kUsedUp:
@@ -176,7 +179,7 @@ Result<Answer> ask(const CompiledPolicy& compiled, const PolicyContext& context,
 std::string verdict_line(const kernel::Policy& policy, const Answer& answer) {
   if (const auto* refusal = std::get_if<kernel::Refusal>(&answer.verdict)) {
     std::string out = fmt::format("refused: {}", kernel::reason_text(refusal->reason));
-    if (refusal->reason == Reason::kUntrustedOrigin)
+    if (refusal->reason == Reason::kUntrustedOrigin || refusal->reason == Reason::kClearanceMissing)
       out += fmt::format(" {}", escape(refusal->origin.text()));
     if (!refusal->rule.empty()) out += fmt::format(" (rule {})", escape(refusal->rule));
     return out;
@@ -212,10 +215,11 @@ std::string explanation(const kernel::Policy& policy, const Answer& answer) {
   for (const Step& step : answer.steps) {
     const Rule& rule = policy.rules[step.rule];
     std::string part = kernel::verb_text(step.verb);
+    const bool named =
+        step.outcome == Step::Outcome::kRejects || step.outcome == Step::Outcome::kUncleared;
     if (exec != nullptr && step.image > 0) part += " of " + escape(exec->images[step.image].path);
     out += fmt::format("tried     {} ({}), {}: {}{}\n", escape(rule.id), escape(rule.source), part,
-                       outcome_text(step.outcome),
-                       escape(step.outcome == Step::Outcome::kRejects ? step.culprit.text() : ""));
+                       outcome_text(step.outcome), escape(named ? step.culprit.text() : ""));
   }
   return out;
 }

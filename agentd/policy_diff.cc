@@ -26,7 +26,8 @@ bool is_allowed(const Answer& answer) {
   return std::holds_alternative<kernel::Certificate>(answer.verdict);
 }
 
-// The operator's own, and that with each further origin that the rule accepts.
+// The operator's own, and that with each further origin that the rule accepts and each tag that it
+// is cleared for.
 std::vector<Label> labels_of(const Rule& rule) {
   const Label own = *Label::parse("operator");
   std::vector<Label> out{own};
@@ -34,6 +35,10 @@ std::vector<Label> labels_of(const Rule& rule) {
     if (text == "operator") continue;
     if (text.ends_with(":*")) text = text.substr(0, text.size() - 1) + kSomeone;
     out.push_back(own.join(*Label::parse(text)));
+  }
+  for (std::string tag : rule.clearance.texts()) {
+    if (tag.ends_with(":*")) tag = tag.substr(0, tag.size() - 1) + kSomeone;
+    out.push_back(own.join(*Label::parse(tag)));
   }
   return out;
 }

@@ -150,16 +150,29 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
   each_table(file, node, "zone", [&](const toml::table& table) {
     TableReader reader(file, table, "a [[zone]]");
     std::string name, origin_text;
-    std::vector<std::string> items;
+    std::vector<std::string> items, tags;
     reader.text("name", name, Need::kRequired);
-    reader.text("origin", origin_text, Need::kRequired);
+    const bool has_origin = reader.text("origin", origin_text, Need::kOptional);
+    const bool has_secrecy = reader.texts("secrecy", tags, Need::kOptional);
     reader.texts("paths", items, Need::kRequired);
     reader.done();
     if (file.error) return;
-    auto origin = kernel::Origin::parse(origin_text);
-    if (!origin) return file.complain(reader.source("origin"), origin.error().what);
+    if (!has_origin && !has_secrecy)
+      return file.complain(table.source(), "a zone says an 'origin', a 'secrecy' or both");
+    kernel::Zone zone{name, {}, {}, line_of(file, table)};
+    if (has_origin) {
+      auto origin = kernel::Origin::parse(origin_text);
+      if (!origin) return file.complain(reader.source("origin"), origin.error().what);
+      zone.origin = *std::move(origin);
+    }
+    for (const std::string& name_of_tag : tags) {
+      auto tag = kernel::Origin::parse_tag("secret:" + name_of_tag);
+      if (!tag) return file.complain(reader.source("secrecy"), tag.error().what);
+      zone.secrecy = zone.secrecy.join(kernel::Label::of({*std::move(tag)}));
+    }
     for (kernel::PathPattern& p : paths(file, reader.source("paths"), items)) {
-      out_.policy.zones.push_back({name, std::move(p), *origin, line_of(file, table)});
+      zone.pattern = std::move(p);
+      out_.policy.zones.push_back(zone);
     }
   });
 }
@@ -238,7 +251,7 @@ void Compiler::read_terms(TomlFile& file, TableReader& reader, Rule& rule) {
 void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   TableReader reader(file, table, "a [[rule]]");
   Rule rule;
-  std::vector<std::string> items, accept;
+  std::vector<std::string> items, accept, clearance;
   reader.text("id", rule.id, Need::kRequired);
   reader.text("why", rule.why, Need::kRequired);
   read_verbs(file, reader, rule);
@@ -246,6 +259,7 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   reader.text_lists("argv", rule.argvs);
   read_endpoints(file, reader, rule);
   const bool has_accept = reader.texts("accept", accept, Need::kOptional);
+  const bool has_clearance = reader.texts("clearance", clearance, Need::kOptional);
   read_terms(file, reader, rule);
   reader.done();
   if (file.error) return;
@@ -262,6 +276,13 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
   if (!parsed) return file.complain(reader.source("accept"), parsed.error().what);
   rule.accept = *std::move(parsed);
+  if (has_clearance) {
+    const auto at = reader.source("clearance");
+    auto cleared =
+        kernel::AcceptSet::parse(expand(file, at, clearance), kernel::AcceptSet::Of::kTags);
+    if (!cleared) return file.complain(at, cleared.error().what);
+    rule.clearance = *std::move(cleared);
+  }
   rule.source = line_of(file, table);
   const auto [other, is_new] = places_.try_emplace(rule.id, rule.source);
   if (!is_new) {
@@ -296,7 +317,7 @@ void Compiler::add_home_file(TomlFile& file, const toml::node& at, const std::st
   if (!pattern) return file.complain(at.source(), pattern.error().what);
   // What the operator gives is of origin operator, unless the file has a label of its own.
   out_.policy.zones.push_back(
-      {"home-files", *std::move(pattern), {kernel::OriginClass::kOperator, ""}, ""});
+      {"home-files", *std::move(pattern), kernel::Origin{kernel::OriginClass::kOperator, ""}, ""});
   out_.home_files.push_back({source, inside, target, file.place(at.source())});
 }
 

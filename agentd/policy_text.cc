@@ -72,6 +72,7 @@ void put_rule(std::string& out, const kernel::Rule& rule) {
     put(out, "via", quoted(*rule.endpoints[0].via));
   if (rule.origin) put(out, "origin", quoted(rule.origin->text()));
   if (allows) put(out, "accept", list(rule.accept.texts()));
+  if (const auto tags = rule.clearance.texts(); !tags.empty()) put(out, "clearance", list(tags));
   if (rule.ttl_ns) put(out, "ttl", in_units(*rule.ttl_ns / 1'000'000'000, kTimes));
   if (rule.budget) put(out, "budget", std::to_string(*rule.budget));
   if (rule.durability == kernel::Durability::kStrict) put(out, "durability", quoted("strict"));
@@ -118,7 +119,10 @@ std::string effective_text(const CompiledPolicy& compiled) {
     out += fmt::format("\n# {}\n[[zone]]\n", zone.source);
     put(out, "name", quoted(zone.name));
     put(out, "paths", list({zone.pattern.text()}));
-    put(out, "origin", quoted(zone.origin.text()));
+    if (zone.origin) put(out, "origin", quoted(zone.origin->text()));
+    std::vector<std::string> tags;
+    for (const kernel::Origin& tag : zone.secrecy.origins()) tags.push_back(tag.detail);
+    if (!tags.empty()) put(out, "secrecy", list(tags));
   }
   for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule);
   put_sandbox(out, compiled);

@@ -28,6 +28,7 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kTokenRevoked, "TOKEN_REVOKED"},
     {Reason::kTokenWrongHolder, "TOKEN_WRONG_HOLDER"},
     {Reason::kRateLimited, "RATE_LIMITED"},
+    {Reason::kClearanceMissing, "CLEARANCE_MISSING"},
 };
 
 // Domain separation: the first item of the encoding says which kind of effect follows.

@@ -33,6 +33,7 @@ enum class Reason : uint8_t {
   kTokenRevoked = 17,      // TOKEN_REVOKED: a token of the chain was revoked
   kTokenWrongHolder = 18,  // TOKEN_WRONG_HOLDER: the chain ends with somebody else
   kRateLimited = 19,       // RATE_LIMITED: the token allows no more calls in this period
+  kClearanceMissing = 26,  // CLEARANCE_MISSING: the sink has no clearance for a tag of the label
 };
 const char* reason_text(Reason reason);  // "UNTRUSTED_ORIGIN"
 Result<Reason> parse_reason(std::string_view text);
@@ -93,7 +94,7 @@ struct Refusal {
   Reason reason = Reason::kInternal;
   std::string rule;  // id of the rule whose predicate failed, empty for SCOPE_MISSING
   std::string why;   // the rule's `why`, or what would help
-  Origin origin;     // UNTRUSTED_ORIGIN: the origin that broke it
+  Origin origin;     // UNTRUSTED_ORIGIN, CLEARANCE_MISSING: the origin or tag that broke it
   std::string
       argument;    // which part carried it: "agent" (the sandbox's own label), "file", "held …"
   Label decision;  // the label that was judged

@@ -112,6 +112,7 @@ class Decision {
   std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
+  Refusal uncleared(const Rule& rule, const Label& judged) const;
   Refusal refusal(TokenFault fault) const;
   std::vector<MeterUse> take_meters() { return std::move(meters_); }
 
@@ -146,6 +147,8 @@ void Decision::note(const Question& q, uint32_t rule, Step::Outcome outcome, con
   Step step{.verb = q.verb, .image = q.image, .rule = rule, .outcome = outcome};
   if (outcome == Step::Outcome::kRejects)
     step.culprit = *policy_.rules[rule].accept.first_rejected(judged);
+  if (outcome == Step::Outcome::kUncleared)
+    step.culprit = *policy_.rules[rule].clearance.first_rejected(judged);
   steps_->push_back(std::move(step));
 }
 
@@ -191,6 +194,13 @@ Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
   return out;
 }
 
+Refusal Decision::uncleared(const Rule& rule, const Label& judged) const {
+  Refusal out = refusal(Reason::kClearanceMissing, &rule, judged);
+  out.argument = "agent";
+  out.origin = *rule.clearance.first_rejected(judged);
+  return out;
+}
+
 Refusal Decision::refusal(TokenFault fault) const {
   return refusal(fault.reason, nullptr, state_.label, std::move(fault.why));
 }
@@ -201,7 +211,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     if (auto fault = check_scope(chain_, state_.tokens, now_, asked(q), meters_))
       return refusal(*std::move(fault));
   }
-  const Rule* rejecting = nullptr;
+  const Rule *rejecting = nullptr, *uncleared_by = nullptr;
   Found allowing;
   std::optional<std::pair<Reason, const Rule*>> used_up;
   find_candidates(q);
@@ -223,6 +233,10 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
       if (rejecting == nullptr) rejecting = &rule;
       note(q, i, Outcome::kRejects, judged);
+    } else if (q.connect != nullptr && !mutant(Mutant::kClearance) &&
+               !rule.clearance.accepts(judged)) {
+      if (uncleared_by == nullptr) uncleared_by = &rule;
+      note(q, i, Outcome::kUncleared, judged);
     } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
       if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);
       note(q, i, Outcome::kExpired, judged);
@@ -236,6 +250,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
   }
   if (q.forbid_only || allowing.rule != nullptr) return allowing;
   if (used_up) return refusal(used_up->first, used_up->second, judged);
+  if (uncleared_by != nullptr) return uncleared(*uncleared_by, judged);
   if (rejecting != nullptr) return untrusted(*rejecting, judged);
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
 }
@@ -306,6 +321,8 @@ std::variant<Raise, Refusal> Decider::raise(const State& state, const Label& joi
     const Held& held = state.held[i];
     const Rule& rule = policy_.rules[held.rule];
     const Origin* rejected = rule.accept.first_rejected(out.to);
+    if (held.kind == Held::Kind::kConnection && rejected == nullptr)
+      rejected = rule.clearance.first_rejected(out.to);
     if (rejected == nullptr) continue;
     if (held.kind == Held::Kind::kConnection) {
       out.shut.push_back(static_cast<uint32_t>(i));

@@ -12,7 +12,8 @@
 //            rules of its other names
 //   exec     judged under P ⊔ object (object = join of all images' labels); then P := that
 //   connect  judged under P; then P := P ⊔ origin of the peer (the rule's, else web:<host>, for a
-//            unix socket unknown). An `inside` peer adds nothing and needs no rule.
+//            unix socket unknown). An `inside` peer adds nothing and needs no rule. It is the
+//            only sink: whatever else is written keeps its label, secrecy and all
 // A raise (P grows) is a transaction: a held writable file whose rule does not accept the new label
 // refuses the call (HELD_WRITABLE); held connections whose rule does not accept it are listed in
 // Certificate::shut and must be shut down before the call is answered.
@@ -60,6 +61,7 @@ struct Step {
     kArguments,  // about this file, but not with these arguments
     kForbids,
     kRejects,  // does not accept `culprit`
+    kUncleared,  // has no clearance for `culprit`
     kExpired,
     kUsedUp,
     kAllows,

@@ -20,7 +20,7 @@ constexpr ClassRow kClasses[] = {
     {OriginClass::kPolicy, "policy", false, 1},     {OriginClass::kModel, "model", false, 1},
     {OriginClass::kTool, "tool", false, 1},         {OriginClass::kAgent, "agent", true, 4},
     {OriginClass::kFile, "file", true, 6},          {OriginClass::kWeb, "web", true, 16},
-    {OriginClass::kUnknown, "unknown", false, 1},
+    {OriginClass::kUnknown, "unknown", false, 1},   {OriginClass::kSecret, "secret", true, 6},
 };
 static_assert(std::size(kClasses) == kOriginClasses);
 constexpr size_t largest_label() {
@@ -69,9 +69,8 @@ const std::vector<Origin>& no_origins() {
   return none;
 }
 
-}  // namespace
-
-Result<Origin> Origin::parse(std::string_view text) {
+// An origin or a tag: what a label consists of.
+Result<Origin> parse_part(std::string_view text) {
   const size_t colon = text.find(':');
   const std::string_view name = text.substr(0, colon);
   for (const ClassRow& c : kClasses) {
@@ -93,6 +92,25 @@ Result<Origin> Origin::parse(std::string_view text) {
   }
   return fail("no such origin '" + std::string(name.substr(0, 64)) +
               "'; known are operator, user, policy, model, tool, unknown, agent:…, file:…, web:…");
+}
+
+}  // namespace
+
+Result<Origin> Origin::parse(std::string_view text) {
+  if (text.substr(0, 6) == "secret" && (text.size() == 6 || text[6] == ':')) {
+    return fail(
+        "'secret:…' is a secrecy tag and no origin; a zone has it by 'secrecy', a connect rule is "
+        "cleared for it by 'clearance'");
+  }
+  return parse_part(text);
+}
+
+Result<Origin> Origin::parse_tag(std::string_view text) {
+  CG_TRY(Origin tag, parse_part(text));
+  if (tag.cls != OriginClass::kSecret)
+    return fail("'" + std::string(text) +
+                "' is no secrecy tag, such as 'secret:env' or 'secret:*'");
+  return tag;
 }
 
 std::string Origin::text() const {
@@ -124,7 +142,7 @@ Result<Label> Label::parse(std::string_view text) {
   std::vector<Origin> all;
   while (!text.empty()) {
     const size_t comma = text.find(',');
-    CG_TRY(Origin origin, Origin::parse(text.substr(0, comma)));
+    CG_TRY(Origin origin, parse_part(text.substr(0, comma)));
     all.push_back(std::move(origin));
     if (comma == std::string_view::npos) break;
     text.remove_prefix(comma + 1);
@@ -166,10 +184,13 @@ std::string Label::text() const {
   return out;
 }
 
-Result<AcceptSet> AcceptSet::parse(const std::vector<std::string>& patterns) {
-  AcceptSet out;
+AcceptSet::AcceptSet(Of of)
+    : judged_(of == Of::kTags ? bit(OriginClass::kSecret) : ~bit(OriginClass::kSecret)) {}
+
+Result<AcceptSet> AcceptSet::parse(const std::vector<std::string>& patterns, Of of) {
+  AcceptSet out(of);
   for (const std::string& pattern : patterns) {
-    CG_TRY(Origin origin, Origin::parse(pattern));
+    CG_TRY(Origin origin, of == Of::kTags ? Origin::parse_tag(pattern) : Origin::parse(pattern));
     if (!row(origin.cls).detailed || origin.detail == "*") {
       out.whole_ |= bit(origin.cls);
     } else {
@@ -183,9 +204,10 @@ Result<AcceptSet> AcceptSet::parse(const std::vector<std::string>& patterns) {
 }
 
 const Origin* AcceptSet::first_rejected(const Label& label) const {
-  if (!(label.mask() & ~whole_)) return nullptr;
+  const uint32_t open = judged_ & ~whole_;
+  if (!(label.mask() & open)) return nullptr;
   for (const Origin& o : label.origins()) {
-    if (whole_ & bit(o.cls)) continue;
+    if (!(open & bit(o.cls))) continue;
     if (!std::binary_search(some_.begin(), some_.end(), o)) return &o;
   }
   return nullptr;

@@ -40,6 +40,7 @@ namespace certgate {
   X(kMountPoints, "mount-points")         /* names of mount points are removed and replaced */     \
   X(kOwnUid, "own-uid")                   /* agents that run at once have one uid */               \
   X(kAccept, "accept")                    /* rules accept every label */                           \
+  X(kClearance, "clearance")              /* sinks need no clearance when they connect */          \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \
   X(kOwnProc, "own-proc")                 /* sandbox: the host's /proc */                          \

@@ -176,6 +176,8 @@ Result<PathPattern> PathPattern::parse(std::string_view text) {
   const std::string_view head = subtree ? text.substr(0, text.size() - 3) : text;
   if (head.find_first_of("*?") != std::string_view::npos) {
     out.shape_ = Shape::kGlob;
+    out.head_ = static_cast<uint16_t>(text.rfind('/', text.find_first_of("*?")));
+    out.tail_ = static_cast<uint16_t>(text.size() - 1 - text.find_last_of("*?"));
   } else if (subtree) {
     out.shape_ = Shape::kSubtree;
   }
@@ -193,7 +195,10 @@ bool PathPattern::matches(std::string_view path, bool inside) const {
       return path.starts_with(dir) && (path.size() == dir.size() || path[dir.size()] == '/');
     }
     case Shape::kGlob:
-      return components_match(text_, path);
+      // Most are told from the first or the last bytes.
+      return path.starts_with(std::string_view(text_.data(), head_)) &&
+             path.ends_with(std::string_view(text_).substr(text_.size() - tail_)) &&
+             components_match(text_, path);
   }
   return false;
 }

@@ -23,7 +23,7 @@ void put_paths(CborWriter& w, const std::vector<PathPattern>& paths) {
 }
 
 void put_rule(CborWriter& w, const Rule& rule) {
-  w.map(12);
+  w.map(13);
   w.unsigned_int(1), w.text(rule.id);
   w.unsigned_int(2), w.text(rule.why);
   w.unsigned_int(3), w.unsigned_int(static_cast<uint64_t>(rule.effect));
@@ -44,6 +44,7 @@ void put_rule(CborWriter& w, const Rule& rule) {
   w.unsigned_int(10), w.unsigned_int(rule.ttl_ns.value_or(0));
   w.unsigned_int(11), w.unsigned_int(rule.budget.value_or(0));
   w.unsigned_int(12), w.unsigned_int(static_cast<uint64_t>(rule.durability));
+  w.unsigned_int(13), put_texts(w, rule.clearance.texts());
 }
 
 bool has(const Rule& rule, Verb verb) {
@@ -69,6 +70,9 @@ Status validate(const Rule& rule) {
   if (!has(rule, Verb::kExec) && !rule.argvs.empty()) return fail(name + " has argv but no exec");
   if (rule.origin && !has(rule, Verb::kConnect))
     return fail(name + " has an origin but no connect");
+  if (!rule.clearance.texts().empty() &&
+      (!has(rule, Verb::kConnect) || rule.effect == Effect::kForbid))
+    return fail(name + " has a clearance, which only a rule that allows to connect can have");
   if (rule.ttl_ns == 0u || rule.budget == 0u)
     return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
   return ok();
@@ -95,10 +99,11 @@ std::vector<uint8_t> Policy::canonical() const {
   w.unsigned_int(1), w.text(name);
   w.unsigned_int(2), w.array(zones.size());
   for (const Zone& z : zones) {
-    w.array(3);
+    w.array(4);
     w.text(z.name);
     w.text(z.pattern.text());
-    w.text(z.origin.text());
+    w.text(z.origin ? z.origin->text() : "");
+    w.text(z.secrecy.text());
   }
   w.unsigned_int(3), w.array(rules.size());
   for (const Rule& r : rules) put_rule(w, r);
@@ -113,10 +118,20 @@ Digest Policy::digest() const {
 Label Policy::zone_label(std::string_view path) const {
   const Zone* best = nullptr;
   for (const Zone& z : zones) {
-    if (best != nullptr && z.pattern.text().size() <= best->pattern.text().size()) continue;
+    if (!z.origin || (best != nullptr && z.pattern.text().size() <= best->pattern.text().size()))
+      continue;
     if (z.pattern.matches(path, false)) best = &z;
   }
-  return best != nullptr ? Label::of({best->origin}) : Label::unknown();
+  const Label origin = best != nullptr ? Label::of({*best->origin}) : Label::unknown();
+  return origin.join(zone_secrecy(path));
+}
+
+Label Policy::zone_secrecy(std::string_view path) const {
+  Label out;
+  for (const Zone& z : zones) {
+    if (!z.secrecy.empty() && z.pattern.matches(path, false)) out = out.join(z.secrecy);
+  }
+  return out;
 }
 
 std::set<uint16_t> Policy::udp_ports() const {
@@ -137,6 +152,9 @@ std::set<uint16_t> Policy::udp_ports() const {
 Status validate(const Policy& policy) {
   if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules)
     return fail("more than 20,000 rules or zones");
+  for (const Zone& z : policy.zones) {
+    if (!z.origin && z.secrecy.empty()) return fail("zone '" + z.name + "' says nothing");
+  }
   std::set<std::string_view> ids;
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate(rule));

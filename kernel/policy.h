@@ -7,6 +7,8 @@
 //   3. some allow rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
 //      (the refusal names the first of them, and the first origin that it does not accept)
 //   4. nothing matched -> SCOPE_MISSING
+// A connect rule is also a sink: where it accepts the label but has no clearance for a tag of it,
+// it does not allow; when that is all that was missing, CLEARANCE_MISSING.
 //
 // Path patterns (absolute, resolved paths inside the sandbox):
 //   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
@@ -63,6 +65,7 @@ class PathPattern {
   enum class Shape : uint8_t { kExact, kSubtree, kGlob, kPrivate };
   std::string text_;
   Shape shape_ = Shape::kExact;
+  uint16_t head_ = 0, tail_ = 0;  // glob: bytes that every match begins and ends with
 };
 
 // Matches a list of arguments (see above). Empty list of patterns = any argv.
@@ -107,6 +110,7 @@ struct Rule {
   std::vector<std::vector<std::string>> argvs;  // exec: any of these, empty = any argv
   std::vector<EndpointPattern> endpoints;       // connect (tcp, udp)
   AcceptSet accept;                             // origins this scope accepts; unused for forbid
+  AcceptSet clearance{AcceptSet::Of::kTags};    // connect: secrecy tags that may leave by it
   std::optional<Origin> origin;    // connect: what the peer's bytes are, else web:<host>
   std::optional<uint64_t> ttl_ns;  // valid this long from the start of the run
   std::optional<uint64_t> budget;  // calls per run
@@ -115,12 +119,14 @@ struct Rule {
   bool spells(std::string_view path) const;  // see PathPattern
 };
 
-// Origin of files without a label of their own. The longest matching pattern wins.
+// Origin of files without a label of their own: the longest matching pattern that has one wins.
+// Secrecy is of whatever lies there, labelled or not: every matching zone adds its tags.
 struct Zone {
   std::string name;
   PathPattern pattern;
-  Origin origin;
+  std::optional<Origin> origin;
   std::string source{};  // as for a rule
+  Label secrecy{};       // tags only
 };
 
 struct Policy {
@@ -131,8 +137,9 @@ struct Policy {
   // Deterministic CBOR of everything that decides (not `source`).
   std::vector<uint8_t> canonical() const;
   Digest digest() const;
-  // The origin of an unlabelled file at `path`: its zone's, else `unknown`.
+  // The label of an unlabelled file at `path`: its zone's origin, else `unknown`, and its secrecy.
   Label zone_label(std::string_view path) const;
+  Label zone_secrecy(std::string_view path) const;
   // The UDP ports that allow rules name; at most one more than kMaxUdpPorts.
   std::set<uint16_t> udp_ports() const;
 };

@@ -50,7 +50,7 @@ bool NameTable::has_via(const std::string& name) const {
 
 bool NameTable::allows_now(const std::string& name, const kernel::Label& label) const {
   return any_endpoint(policy_, name, [&](const kernel::Rule& rule, const kernel::EndpointPattern&) {
-    return rule.accept.accepts(label);
+    return rule.accept.accepts(label) && rule.clearance.accepts(label);
   });
 }
 

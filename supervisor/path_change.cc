@@ -88,6 +88,22 @@ bool is_mount_point(const PinnedPath& entry) {
          (s.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
+// An unlabelled file has the origin and the secrecy of its zone, so it may not just move to another
+// one: as between two file systems, callers copy instead. It may move to where more is secret, but
+// not so as to have two names. A directory takes along what zones name below it.
+bool changes_zone(const kernel::Policy& policy, const Changed& c) {
+  const auto names_below = [](const kernel::Policy& in, const PinnedPath& path) {
+    return path.directory && std::any_of(in.zones.begin(), in.zones.end(), [&](const auto& zone) {
+             return zone.pattern.names_below(path.path);
+           });
+  };
+  const bool rename = c.row.nr != SYS_link && c.row.nr != SYS_linkat;
+  const bool exchange = c.row.nr == SYS_renameat2 && (c.flags() & RENAME_EXCHANGE) != 0;
+  const kernel::Label from = policy.zone_label(c.a.path), to = policy.zone_label(c.b.path);
+  if (names_below(policy, c.a) || (exchange && names_below(policy, c.b))) return true;
+  return rename && !exchange ? !(to == from.join(policy.zone_secrecy(c.b.path))) : !(to == from);
+}
+
 // What the kernel would refuse anyway gets the kernel's errno, in its order, and no record.
 int refused_natively(const Changed& c) {
   struct {
@@ -247,11 +263,8 @@ void PathChanges::handle(const TrappedCall& call) {
     return;
   }
   const bool two_names = error == 0 && row.b.path >= 0 && !changed.a.inside;
-  // An unlabelled file has the origin of its zone, so it may not just move to another one: as
-  // between two file systems, callers copy instead.
-  const kernel::Policy& policy = trap_.session.decider().policy();
   if (two_names && !mutant(Mutant::kZoneMove) &&
-      !(policy.zone_label(changed.a.path) == policy.zone_label(changed.b.path)))
+      changes_zone(trap_.session.decider().policy(), changed))
     error = EXDEV;
   changed.a.replaces = changed.a.dir && !makes_directory(row) && !removes(row);
   changed.b.replaces = static_cast<bool>(changed.b.dir);

@@ -133,6 +133,9 @@ std::string refusal_line(const kernel::Record& record) {
   // The commonest surprise: something was piped in, and nobody said whose words it carries.
   if (record.culprit == "unknown")
     line += "; if that is stdin, say what it carries with --stdin-origin";
+  if (record.reason == kernel::reason_text(kernel::Reason::kClearanceMissing))
+    line += fmt::format("; if that may leave by this rule, give it clearance = [\"{}\"]",
+                        escape(record.culprit));
   return line + fmt::format("; see: certgate audit why {}", record.id());
 }
 

@@ -106,7 +106,8 @@ Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file, cons
                                           Reads reads) const {
   if (reads == Reads::kFromNowOn) readers_.note(file);  // first: see reader_table.h
   CG_TRY(std::optional<kernel::Label> stored, labels_.find(file));
-  if (stored) return *std::move(stored);
+  // Whoever wrote it, and under what policy: what lies there is secret.
+  if (stored) return stored->join(decider_.policy().zone_secrecy(path));
   return decider_.policy().zone_label(path);
 }
 
@@ -398,7 +399,8 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   record.reason = kernel::reason_text(refusal.reason);
   record.origins = refusal.decision.text();
   if (refusal.reason == kernel::Reason::kUntrustedOrigin ||
-      refusal.reason == kernel::Reason::kHeldWritable) {
+      refusal.reason == kernel::Reason::kHeldWritable ||
+      refusal.reason == kernel::Reason::kClearanceMissing) {
     record.culprit = refusal.origin.text();
   }
   record.argument = refusal.argument;

@@ -67,6 +67,7 @@ ROWS = [
     scenario("mount-points", "home", "run 1: files of the operator are there", "gone"),
     scenario("own-uid", "users", "two agents at once have different uids", "2000000000, 2000000000"),
     scenario("zone-move", "labels", "a name does not move between zones", "cannot stat 'downloads/tool.sh'"),
+    scenario("clearance", "secrecy", "connect after the read", "a secret one does not", "--only", "connect after the read"),
     scenario("internal-address", "network", "a refused datagram is said", "UNTRUSTED_ORIGIN web:169.254.169.254"),
     scenario("cgroup", "limits", "a memory hog is ended at its limit", "had 200 MiB", "--only", "memory"),
     scenario("record-rate", "limits", "a flood of records is slowed down", "goes on unhindered", "--only", "records"),

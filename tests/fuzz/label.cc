@@ -32,7 +32,10 @@ void one_text(const Label& label) {
   CG_LAW(label.origins().size() <= kernel::kMaxOrigins);
   CG_LAW(label.text().size() <= 8448);  // it fits a record whole (record.cc)
   for (const kernel::Origin& origin : label.origins()) {
-    const auto one = kernel::Origin::parse(origin.text());
+    const bool tag = origin.cls == kernel::OriginClass::kSecret;
+    const auto one =
+        tag ? kernel::Origin::parse_tag(origin.text()) : kernel::Origin::parse(origin.text());
+    CG_LAW(!tag || !kernel::Origin::parse(origin.text()));  // and none of both
     CG_LAW(one && *one == origin);
   }
 }

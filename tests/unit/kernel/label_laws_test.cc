@@ -11,9 +11,9 @@ Label label(const std::string& text) { return Label::parse(text).value(); }
 
 Origin random_origin(std::mt19937& random) {
   static const OriginClass kDetailed[] = {OriginClass::kAgent, OriginClass::kFile,
-                                          OriginClass::kWeb};
+                                          OriginClass::kWeb, OriginClass::kSecret};
   if (random() % 3 == 0) return {static_cast<OriginClass>(random() % kOriginClasses), "x"};
-  return {kDetailed[random() % 3], "d" + std::to_string(random() % 24)};
+  return {kDetailed[random() % 4], "d" + std::to_string(random() % 24)};
 }
 
 // From empty to beyond kMaxOrigins, so that widening takes part in every law. The large ones are of
@@ -31,7 +31,10 @@ Label random_label(std::mt19937& random) {
 
 AcceptSet random_accept(std::mt19937& random) {
   std::vector<std::string> patterns;
-  for (size_t i = random() % 6; i-- > 0;) patterns.push_back(random_origin(random).text());
+  for (size_t i = random() % 6; i-- > 0;) {
+    const Origin origin = random_origin(random);
+    if (origin.cls != OriginClass::kSecret) patterns.push_back(origin.text());
+  }
   for (const char* all : {"agent:*", "file:*", "web:*"}) {
     if (random() % 3 == 0) patterns.emplace_back(all);
   }

@@ -224,7 +224,7 @@ TEST(Policy, DigestCoversEveryFieldThatDecidesAndNothingElse) {
   Policy base;
   base.name = "p";
   base.rules = {rule("r")};
-  base.zones.push_back({"z", PathPattern::parse("/z").value(), {OriginClass::kUser, ""}});
+  base.zones.push_back({"z", PathPattern::parse("/z").value(), Origin{OriginClass::kUser, ""}});
   const std::vector<std::function<void(Policy&)>> changes = {
       [](Policy& p) { p.name = "q"; },
       [](Policy& p) { p.rules[0].id = "s"; },
@@ -242,7 +242,7 @@ TEST(Policy, DigestCoversEveryFieldThatDecidesAndNothingElse) {
       [](Policy& p) { p.rules[0].budget = 1; },
       [](Policy& p) { p.rules[0].durability = Durability::kStrict; },
       [](Policy& p) {
-        p.zones[0].origin = {OriginClass::kOperator, ""};
+        p.zones[0].origin = Origin{OriginClass::kOperator, ""};
       },
   };
   for (size_t i = 0; i < changes.size(); ++i) {
@@ -257,9 +257,9 @@ TEST(Policy, DigestCoversEveryFieldThatDecidesAndNothingElse) {
 
 TEST(Policy, TheLongestZoneWinsAndNoZoneIsUnknown) {
   Policy p;
-  p.zones.push_back({"all", PathPattern::parse("/ws/**").value(), {OriginClass::kUser, ""}});
+  p.zones.push_back({"all", PathPattern::parse("/ws/**").value(), Origin{OriginClass::kUser, ""}});
   p.zones.push_back(
-      {"part", PathPattern::parse("/ws/vendor/**").value(), {OriginClass::kTool, ""}});
+      {"part", PathPattern::parse("/ws/vendor/**").value(), Origin{OriginClass::kTool, ""}});
   EXPECT_EQ(p.zone_label("/ws/a").text(), "user");
   EXPECT_EQ(p.zone_label("/ws/vendor/a").text(), "tool");
   EXPECT_EQ(p.zone_label("/else").text(), "unknown");

@@ -121,7 +121,7 @@ TEST(PolicyDigest, ChangesWithEverythingThatDecidesAndNothingElse) {
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].verbs.push_back(Verb::kRead); }));
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].paths[0] = *PathPattern::parse("/bin"); }));
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].argvs.clear(); }));
-  EXPECT_TRUE(differs([](Policy& p) { p.rules[0].accept = {}; }));
+  EXPECT_TRUE(differs([](Policy& p) { p.rules[0].accept = AcceptSet(); }));
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].ttl_ns = 1; }));
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].budget = 1; }));
   EXPECT_TRUE(differs([](Policy& p) { p.rules[0].durability = Durability::kStrict; }));
