@@ -15,6 +15,7 @@
 
 #include "agentd/label_store.h"
 #include "agentd/log_store.h"
+#include "agentd/recorded_policy.h"
 #include "agentd/token_make.h"
 #include "agentd/token_store.h"
 #include "kernel/frame.h"
@@ -233,6 +234,15 @@ Result<Run> Authority::begin(const RunRequest& request) {
     record.object = chain.lines.substr(at, end - at);
     CG_CHECK(append_record(segment.append.get(), record));
     at = end + 1;
+  }
+
+  record.object.clear();
+  for (kernel::Record& part : policy_records(request.policy)) {
+    ++record.seq;
+    record.kind = part.kind;
+    record.body = std::move(part.body);
+    record.count = part.count;
+    CG_CHECK(append_record(segment.append.get(), record));
   }
 
   run.grant.next_seq = record.seq + 1;

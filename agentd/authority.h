@@ -39,6 +39,7 @@ struct TokenHand {
 struct RunRequest {
   std::string command_line;  // escaped, for the start record
   kernel::Digest policy_digest{};
+  std::string policy;  // recorded_body() of it
   std::optional<TokenHand> token;
   std::string initial_label;  // canonical text
   int64_t ttl_ns = 24ll * 3600 * 1000000000;

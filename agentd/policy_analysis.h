@@ -11,6 +11,7 @@
 //                which every agent has
 //   inverted     a right to exec or write for agents that outsiders influence, and only for those
 //   wide         exec with any arguments of programs that run others, for any influence at all
+//   leaks        a clearance for secrets of a rule that agents under outsiders' influence may use
 #pragma once
 
 #include <string>

@@ -11,6 +11,10 @@
 #include <limits>
 
 #include "agentd/policy_file.h"
+#include "agentd/recheck.h"
+#include "agentd/recorded_policy.h"
+#include "agentd/signing_key.h"
+#include "agentd/token_make.h"
 #include "kernel/decide.h"
 #include "kernel/frame.h"
 #include "kernel/merkle.h"
@@ -26,7 +30,7 @@ using namespace kernel;
 
 constexpr size_t kFewRules = 100, kManyRules = 10'000;
 constexpr double kDecisionUs = 2.0, kDecisionTailUs = 10.0, kDecisionsPerSecond = 400'000;
-constexpr double kManyRulesRatio = 2.0, kCompileUs = 50'000;
+constexpr double kManyRulesRatio = 2.0, kCompileUs = 50'000, kRecheckRatio = 2.0;
 
 uint64_t now_ns() {
   timespec t{};
@@ -182,6 +186,7 @@ class Kernel {
       for (const RuleUse& use : certificate->rules()) record.rule += policy_.rules[use.rule].id;
       record.origins = certificate->decision_label().text();
       record.digest.assign(certificate->digest().begin(), certificate->digest().end());
+      record.detail = certificate->detail();
       apply(state_, *certificate);
     } else {
       const auto& refusal = std::get<Refusal>(verdict);
@@ -231,6 +236,84 @@ Result<LoadedPolicy> load(size_t rules, const std::string& directory) {
   return out;
 }
 
+// A run as its log holds it: start, token, policy, certificates of all jobs in turn.
+Result<std::vector<Record>> recorded_run(const Policy& policy, const std::vector<Job>& jobs, const agentd::SigningKey& key, size_t certificates) {
+  Token token;
+  token.holder = "benchrun";
+  token.nonce = "0011223344556677";
+  token.expires_ns = std::numeric_limits<int64_t>::max();
+  token.scopes = every_scope();
+  token.policy = policy.digest();
+  CG_TRY(const std::string envelope, agentd::seal_token(token, key.name(), key));
+  CG_TRY(TokenChain chain, read_chain(envelope));
+  std::vector<Record> out;
+  const auto add = [&](Record record) {
+    record.run = "benchrun";
+    record.seq = out.size() + 1;
+    record.wall_ns = record.boot_ns = 1'700'000'000'000'000'000;
+    record.token = chain.back().id.substr(0, 16);
+    out.push_back(std::move(record));
+  };
+  Record start;
+  start.kind = RecordKind::kStart;
+  start.origins = "operator,user,model";
+  start.digest.assign(token.policy.begin(), token.policy.end());
+  start.origins = Label::parse(start.origins).value().text();
+  add(start);
+  Record carried;
+  carried.kind = RecordKind::kToken;
+  carried.object = envelope;
+  add(carried);
+  for (Record& part : agentd::policy_records(agentd::recorded_body(policy))) add(std::move(part));
+  const Decider decider(policy, chain, "benchrun");
+  State state;
+  state.label = Label::parse(start.origins).value();
+  state.used.resize(policy.rules.size());
+  for (size_t i = 0; out.size() < certificates; ++i) {
+    const Call& call = jobs[i % jobs.size()].call;
+    const Verdict verdict = decider.decide(state, call, {1, 1});
+    const auto* certificate = std::get_if<Certificate>(&verdict);
+    if (certificate == nullptr) continue;
+    Record record = supervisor::describe({1, "openat", ""}, call);
+    record.kind = RecordKind::kCertificate;
+    // Of the exec's two questions one rule answers both; records name it once.
+    record.rule = policy.rules[certificate->rules()[0].rule].id;
+    record.origins = certificate->decision_label().text();
+    record.digest.assign(certificate->digest().begin(), certificate->digest().end());
+    record.detail = certificate->detail();
+    apply(state, *certificate);
+    add(std::move(record));
+  }
+  return out;
+}
+
+// What an auditor pays for one certificate, beside what one signature would cost him.
+Status add_recheck(const Policy& policy, const std::vector<Job>& jobs, bool quick, std::vector<KernelFigure>& out) {
+  const size_t count = quick ? 500 : 5'000;
+  CG_TRY(const agentd::SigningKey key, agentd::SigningKey::generate());
+  CG_TRY(const std::vector<Record> records, recorded_run(policy, jobs, key, 3 * count));
+  agentd::RunCheck run(key.public_key());
+  size_t at = 0;
+  std::string fault;
+  const auto next = [&] {
+    if (auto found = run.take(records[at++])) fault = std::string(found->step) + ": " + found->what;
+  };
+  while (records[at].kind != RecordKind::kCertificate) next();
+  KernelFigure check = measure("recheck", "a certificate checked from the records alone", count, [&](size_t) { next(); });
+  if (!fault.empty()) return fail("the benchmark's own run does not recheck: " + fault);
+  const std::string message(300, 'x');
+  CG_TRY(const agentd::Signature signature, key.sign(message));
+  bool good = true;
+  const KernelFigure verify = measure("ed25519-verify", "for comparison: one signature over 300 bytes", count,
+                                      [&](size_t) { good = good && static_cast<bool>(agentd::verify_ed25519(key.public_key(), message, signature)); });
+  if (!good) return fail("the benchmark's own signature does not verify");
+  check.ratio = check.median_us / verify.median_us;
+  check.max_ratio = kRecheckRatio;
+  out.push_back(check);
+  out.push_back(verify);
+  return ok();
+}
+
 }  // namespace
 
 Result<std::vector<KernelFigure>> kernel_figures(bool quick, const std::string& directory) {
@@ -238,6 +321,7 @@ Result<std::vector<KernelFigure>> kernel_figures(bool quick, const std::string& 
   CG_TRY(LoadedPolicy few, load(kFewRules, directory));
   CG_TRY(LoadedPolicy many, load(kManyRules, directory));
   many.compiled.max_median_us = kCompileUs;
+  const Policy rechecked = few.policy;
   Kernel small(std::move(few.policy)), large(std::move(many.policy));
   const std::vector<Job> jobs = make_jobs();
   std::vector<KernelFigure> out;
@@ -257,6 +341,7 @@ Result<std::vector<KernelFigure>> kernel_figures(bool quick, const std::string& 
   out.push_back(mixed);
   const std::vector<uint8_t> bytes(300);
   out.push_back(measure("sha256", "for comparison: 300 bytes hashed", count, [&](size_t) { (void)sha256(bytes.data(), bytes.size()); }));
+  CG_CHECK(add_recheck(rechecked, jobs, quick, out));
   out.push_back(few.compiled);
   out.push_back(many.compiled);
   return out;

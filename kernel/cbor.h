@@ -23,6 +23,7 @@ uint8_t* put_cbor_head(uint8_t* at, uint8_t major, uint64_t value);
 
 class CborWriter {
  public:
+  explicit CborWriter(size_t room = 0) { out_.reserve(room); }
   void unsigned_int(uint64_t value);
   void integer(int64_t value);
   void bytes(const void* data, size_t size);

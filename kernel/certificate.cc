@@ -31,62 +31,59 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kClearanceMissing, "CLEARANCE_MISSING"},
 };
 
-// Domain separation: the first item of the encoding says which kind of effect follows.
-enum class Domain : uint8_t { kOpen = 1, kExec = 2, kConnect = 3 };
+constexpr size_t kTypicalRoom = 256;
+std::string text(const CborWriter& w) { return {w.data().begin(), w.data().end()}; }
 
-void put_file(CborWriter& w, const FileIdentity& file) {
-  w.unsigned_int(file.fsid);
-  w.unsigned_int(file.ino);
-  w.integer(file.btime_ns);
-}
-
-void put_strings(CborWriter& w, const std::vector<std::string>& all) {
-  w.array(all.size());
-  for (const std::string& s : all) w.bytes(s.data(), s.size());
-}
-
-struct Encode {
-  CborWriter& w;
-
-  void operator()(const OpenEffect& e) const {
-    w.array(14);
-    w.unsigned_int(static_cast<uint64_t>(Domain::kOpen));
-    w.bytes(e.path.data(), e.path.size());
+struct Form {
+  ActionForm operator()(const OpenEffect& e) const {
+    const bool bits[] = {e.read, e.write, e.create, e.inside, e.replaces, e.other_names};
+    uint64_t set = 0;
+    for (size_t i = 0; i < std::size(bits); ++i) set |= uint64_t{bits[i]} << i;
+    CborWriter w(kTypicalRoom);
+    w.array(6);
+    w.unsigned_int(e.file.fsid);
+    w.integer(e.file.btime_ns);
     w.unsigned_int(static_cast<uint64_t>(e.kind));
-    put_file(w, e.file);
-    w.boolean(e.read);
-    w.boolean(e.write);
-    w.boolean(e.create);
-    w.boolean(e.inside);
-    w.boolean(e.replaces);
-    w.boolean(e.other_names);
+    w.unsigned_int(set);
     w.unsigned_int(e.flags);
     w.unsigned_int(e.mode);
+    return {ActionForm::Kind::kOpen, e.path, e.file.ino, nullptr, {}, text(w)};
   }
-  void operator()(const ExecEffect& e) const {
-    w.array(5);
-    w.unsigned_int(static_cast<uint64_t>(Domain::kExec));
-    w.array(e.images.size());
-    for (const ExecImage& i : e.images) {
+  ActionForm operator()(const ExecEffect& e) const {
+    static const ExecImage kNone;
+    const ExecImage& first = e.images.empty() ? kNone : e.images[0];
+    CborWriter w(kTypicalRoom);
+    w.array(6);
+    w.unsigned_int(first.file.fsid);
+    w.integer(first.file.btime_ns);
+    w.boolean(first.inside);
+    w.array(e.images.empty() ? 0 : e.images.size() - 1);
+    for (size_t i = 1; i < e.images.size(); ++i) {
+      const ExecImage& image = e.images[i];
       w.array(6);
-      w.bytes(i.path.data(), i.path.size());
-      put_file(w, i.file);
-      w.bytes(i.sha256.data(), i.sha256.size());
-      w.boolean(i.inside);
+      w.bytes(image.path.data(), image.path.size());
+      w.unsigned_int(image.file.fsid);
+      w.unsigned_int(image.file.ino);
+      w.integer(image.file.btime_ns);
+      w.bytes(image.sha256.data(), image.sha256.size());
+      w.boolean(image.inside);
     }
-    put_strings(w, e.argv);
-    put_strings(w, e.env);
+    const Digest env = strings_digest(e.env);
+    w.bytes(env.data(), env.size());
     w.bytes(e.cwd.data(), e.cwd.size());
+    return {ActionForm::Kind::kExec, first.path, first.file.ino, &first.sha256,
+            strings_digest(e.argv),  text(w)};
   }
-  void operator()(const ConnectEffect& e) const {
-    w.array(7);
-    w.unsigned_int(static_cast<uint64_t>(Domain::kConnect));
+  ActionForm operator()(const ConnectEffect& e) const {
+    CborWriter w(kTypicalRoom);
+    w.array(6);
     w.unsigned_int(static_cast<uint64_t>(e.transport));
     w.bytes(e.host.data(), e.host.size());
     w.bytes(e.address.data(), e.address.size());
     w.unsigned_int(e.port);
     w.bytes(e.path.data(), e.path.size());
     w.boolean(e.inside);
+    return {ActionForm::Kind::kConnect, {}, 0, nullptr, {}, text(w)};
   }
 };
 
@@ -106,10 +103,28 @@ Result<Reason> parse_reason(std::string_view text) {
   return fail("no such reason code");
 }
 
-Digest action_digest(const Effects& effect) {
-  CborWriter w;
-  std::visit(Encode{w}, effect);
+ActionForm action_form(const Effects& effect) { return std::visit(Form{}, effect); }
+
+Digest strings_digest(const std::vector<std::string>& strings) {
+  CborWriter w(2 * kTypicalRoom);
+  w.array(strings.size());
+  for (const std::string& s : strings) w.bytes(s.data(), s.size());
   return sha256(w.data().data(), w.data().size());
 }
+
+Digest action_digest(const ActionForm& form) {
+  CborWriter w(form.path.size() + form.detail.size() + kTypicalRoom);
+  w.array(6);
+  // Domain separation: the first item says which kind of effect follows.
+  w.unsigned_int(static_cast<uint64_t>(form.kind));
+  w.bytes(form.path.data(), form.path.size());
+  w.unsigned_int(form.ino);
+  w.bytes(form.sha256, form.sha256 == nullptr ? 0 : sizeof(Digest));
+  w.bytes(form.argv.data(), form.argv.size());
+  w.bytes(form.detail.data(), form.detail.size());
+  return sha256(w.data().data(), w.data().size());
+}
+
+Digest action_digest(const Effects& effect) { return action_digest(action_form(effect)); }
 
 }  // namespace certgate::kernel

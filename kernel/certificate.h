@@ -40,7 +40,26 @@ Result<Reason> parse_reason(std::string_view text);
 
 using Effects = std::variant<OpenEffect, ExecEffect, ConnectEffect>;
 
+// The exact effect as its digest covers it and a record holds it, so that the digest can be made
+// again from the record alone. `detail` is deterministic CBOR of what the other fields leave out:
+//   open     [fsid, btime, kind, bits (certificate.cc), flags, mode]
+//   exec     [fsid, btime, inside, [[path, fsid, ino, btime, sha256, inside] of each further
+//   image],
+//             SHA-256 of the environment, cwd]
+//   connect  [transport, host, address, port, path, inside]
+struct ActionForm {
+  enum class Kind : uint8_t { kOpen = 1, kExec = 2, kConnect = 3 } kind = Kind::kOpen;
+  std::string_view path;           // open, exec: of the first image; lent
+  uint64_t ino = 0;                // the same
+  const Digest* sha256 = nullptr;  // exec: of the first image; lent
+  Digest argv{};                   // exec: strings_digest() of it
+  std::string detail;
+};
+ActionForm action_form(const Effects& effect);
+Digest strings_digest(const std::vector<std::string>& strings);
+
 // SHA-256 over the deterministic encoding of the exact effect; domain-separated by kind.
+Digest action_digest(const ActionForm& form);
 Digest action_digest(const Effects& effect);
 
 struct RuleUse {
@@ -67,6 +86,7 @@ class Certificate {
   Certificate& operator=(const Certificate&) = delete;
 
   const Digest& digest() const { return digest_; }
+  const std::string& detail() const { return detail_; }  // see ActionForm
   const std::vector<RuleUse>& rules() const {
     return rules_;
   }                                                          // one per verb needed, in verb order
@@ -83,6 +103,7 @@ class Certificate {
   friend class Decider;
   Certificate() = default;
   Digest digest_{};
+  std::string detail_;
   std::vector<RuleUse> rules_;
   std::vector<MeterUse> meters_;
   Label decision_, raised_, object_;

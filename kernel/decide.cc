@@ -112,7 +112,6 @@ class Decision {
   std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
-  Refusal uncleared(const Rule& rule, const Label& judged) const;
   Refusal refusal(TokenFault fault) const;
   std::vector<MeterUse> take_meters() { return std::move(meters_); }
 
@@ -194,13 +193,6 @@ Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
   return out;
 }
 
-Refusal Decision::uncleared(const Rule& rule, const Label& judged) const {
-  Refusal out = refusal(Reason::kClearanceMissing, &rule, judged);
-  out.argument = "agent";
-  out.origin = *rule.clearance.first_rejected(judged);
-  return out;
-}
-
 Refusal Decision::refusal(TokenFault fault) const {
   return refusal(fault.reason, nullptr, state_.label, std::move(fault.why));
 }
@@ -250,7 +242,12 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
   }
   if (q.forbid_only || allowing.rule != nullptr) return allowing;
   if (used_up) return refusal(used_up->first, used_up->second, judged);
-  if (uncleared_by != nullptr) return uncleared(*uncleared_by, judged);
+  if (uncleared_by != nullptr) {
+    Refusal out = refusal(Reason::kClearanceMissing, uncleared_by, judged);
+    out.argument = "agent";
+    out.origin = *uncleared_by->clearance.first_rejected(judged);
+    return out;
+  }
   if (rejecting != nullptr) return untrusted(*rejecting, judged);
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
 }
@@ -309,7 +306,9 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   auto raised = raise(state, cert.raised_);
   if (auto* refusal = std::get_if<Refusal>(&raised)) return std::move(*refusal);
   cert.shut_ = std::move(std::get<Raise>(raised).shut);
-  cert.digest_ = action_digest(call.effect);
+  ActionForm form = action_form(call.effect);
+  cert.digest_ = action_digest(form);
+  cert.detail_ = std::move(form.detail);
   cert.meters_ = decision.take_meters();
   return cert;
 }

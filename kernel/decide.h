@@ -60,7 +60,7 @@ struct Step {
   enum class Outcome : uint8_t {
     kArguments,  // about this file, but not with these arguments
     kForbids,
-    kRejects,  // does not accept `culprit`
+    kRejects,    // does not accept `culprit`
     kUncleared,  // has no clearance for `culprit`
     kExpired,
     kUsedUp,

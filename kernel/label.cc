@@ -69,7 +69,6 @@ const std::vector<Origin>& no_origins() {
   return none;
 }
 
-// An origin or a tag: what a label consists of.
 Result<Origin> parse_part(std::string_view text) {
   const size_t colon = text.find(':');
   const std::string_view name = text.substr(0, colon);
@@ -97,11 +96,8 @@ Result<Origin> parse_part(std::string_view text) {
 }  // namespace
 
 Result<Origin> Origin::parse(std::string_view text) {
-  if (text.substr(0, 6) == "secret" && (text.size() == 6 || text[6] == ':')) {
-    return fail(
-        "'secret:…' is a secrecy tag and no origin; a zone has it by 'secrecy', a connect rule is "
-        "cleared for it by 'clearance'");
-  }
+  if (text == "secret" || text.starts_with("secret:"))
+    return fail("'secret:…' is a secrecy tag, no origin: zones have 'secrecy', rules 'clearance'");
   return parse_part(text);
 }
 

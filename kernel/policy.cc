@@ -122,8 +122,7 @@ Label Policy::zone_label(std::string_view path) const {
       continue;
     if (z.pattern.matches(path, false)) best = &z;
   }
-  const Label origin = best != nullptr ? Label::of({*best->origin}) : Label::unknown();
-  return origin.join(zone_secrecy(path));
+  return (best ? Label::of({*best->origin}) : Label::unknown()).join(zone_secrecy(path));
 }
 
 Label Policy::zone_secrecy(std::string_view path) const {
@@ -152,9 +151,8 @@ std::set<uint16_t> Policy::udp_ports() const {
 Status validate(const Policy& policy) {
   if (policy.rules.size() > kMaxRules || policy.zones.size() > kMaxRules)
     return fail("more than 20,000 rules or zones");
-  for (const Zone& z : policy.zones) {
+  for (const Zone& z : policy.zones)
     if (!z.origin && z.secrecy.empty()) return fail("zone '" + z.name + "' says nothing");
-  }
   std::set<std::string_view> ids;
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate(rule));

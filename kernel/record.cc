@@ -35,8 +35,12 @@ enum Key : uint8_t {
   kErrno,
   kGrade,
   kCount,
+  kDetail,
+  kLineage,
+  kBody,
+  kArgs = 35,
 };
-constexpr size_t kKeys = 26;
+constexpr size_t kKeys = 30;
 
 enum Major : uint8_t {
   kUnsignedMajor = 0,
@@ -47,16 +51,19 @@ enum Major : uint8_t {
   kMapMajor = 5
 };
 
+constexpr const char* kNoKind = "unknown";
 // Limits of the text fields. A label of kMaxOrigins origins always fits whole.
 constexpr size_t kWordBytes = 64;        // run, call, reason, token, grade
 constexpr size_t kPartBytes = 512;       // culprit, argument
 constexpr size_t kSentenceBytes = 2048;  // rule, why
 constexpr size_t kLabelBytes = 8448;     // origins, raised
-// A record can always be made: the longest one still fits a tlog-tiles entry.
+// A record can always be made: the longest one still fits a tlog-tiles entry. A body stands alone.
 static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) +
-                  5 * kWordBytes + 2 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 2 * 32 +
+                  5 * kWordBytes + 2 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 3 * 32 +
+                  kMaxRecordDetailBytes + kMaxRecordLineage * kMaxCborHead +
                   (kKeys + 1) * (2 + kMaxCborHead) <=
               kMaxRecordBytes);
+static_assert(kMaxRecordBodyBytes + 1024 <= kMaxRecordBytes);
 
 struct TextField {
   Key key;
@@ -119,6 +126,13 @@ class Fields {
       put(kBytesMajor, values[i].data(), std::min(values[i].size(), kMaxRecordArgBytes));
     }
   }
+  void numbers(Key key, const std::vector<uint64_t>& values) {
+    if (values.empty()) return;
+    start(key);
+    const size_t count = std::min(values.size(), kMaxRecordLineage);
+    at_ = put_cbor_head(at_, kArrayMajor, count);
+    for (size_t i = 0; i < count; ++i) at_ = put_cbor_head(at_, kUnsignedMajor, values[i]);
+  }
   uint8_t* end() const { return at_; }
   size_t count() const { return count_; }
 
@@ -139,7 +153,10 @@ class Fields {
 
 // An upper bound of the encoding; cheap, and close for a typical record.
 size_t room_for(const Record& r) {
-  size_t room = kMaxCborHead + kKeys * (2 + kMaxCborHead) + 2 * sizeof(Digest);
+  size_t room = kMaxCborHead + kKeys * (2 + kMaxCborHead) + 3 * sizeof(Digest);
+  room += std::min(r.detail.size(), kMaxRecordDetailBytes) +
+          std::min(r.body.size(), kMaxRecordBodyBytes) +
+          std::min(r.lineage.size(), kMaxRecordLineage) * kMaxCborHead;
   room += std::min(r.object.size(), kMaxRecordObjectBytes);
   room += std::min(r.asked.size(), kMaxRecordObjectBytes);
   room += std::min(r.run.size(), kWordBytes) + std::min(r.call.size(), kWordBytes) +
@@ -174,8 +191,10 @@ const char* record_kind_text(RecordKind kind) {
       return "revoke";
     case RecordKind::kEpoch:
       return "epoch";
+    case RecordKind::kPolicy:
+      return "policy";
   }
-  return "unknown";
+  return kNoKind;
 }
 
 std::string Record::id() const { return run + "-" + std::to_string(seq); }
@@ -184,7 +203,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   const size_t start = out.size();
   out.resize(start + room_for(r));
   // The number of fields comes first but is known last: leave room for its longest head (2 bytes,
-  // 26 keys) and close the gap when one byte is enough.
+  // 30 keys) and close the gap when one byte is enough.
   uint8_t* const base = out.data() + start;
   Fields fields(base + 2);
   fields.number(kKind, static_cast<uint64_t>(r.kind));
@@ -206,6 +225,11 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   fields.number(kErrno, r.error);
   fields.text(kGrade, r.grade, kWordBytes);
   fields.number(kCount, r.count);
+  if (r.detail.size() <= kMaxRecordDetailBytes)
+    fields.bytes(kDetail, r.detail, kMaxRecordDetailBytes);
+  fields.numbers(kLineage, r.lineage);
+  fields.bytes(kBody, r.body, kMaxRecordBodyBytes);
+  fields.digest(kArgs, r.args);
 
   uint8_t* const head_end = put_cbor_head(base, kMapMajor, fields.count());
   const auto body = static_cast<size_t>(fields.end() - (base + 2));
@@ -258,6 +282,16 @@ Status read_argv(CborReader& in, std::vector<std::string>& to) {
   return ok();
 }
 
+Status read_lineage(CborReader& in, std::vector<uint64_t>& to) {
+  CG_TRY(const size_t count, in.array(kMaxRecordLineage));
+  if (count == 0) return fail("an empty list that should be left out");
+  to.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    CG_TRY(to[i], in.unsigned_int());
+  }
+  return ok();
+}
+
 template <typename T>
 Status read_small(CborReader& in, uint64_t max, T& to) {
   uint64_t value = 0;
@@ -269,7 +303,8 @@ Status read_small(CborReader& in, uint64_t max, T& to) {
 Status read_field(CborReader& in, uint64_t key, Record& r) {
   switch (key) {
     case kKind:
-      return read_small(in, static_cast<uint64_t>(RecordKind::kEpoch), r.kind);
+      CG_CHECK(read_small(in, UINT8_MAX, r.kind));
+      return record_kind_text(r.kind) == kNoKind ? Status(fail("an unknown kind")) : ok();
     case kRun:
       return read_text(in, kWordBytes, r.run);
     case kSeq:
@@ -304,6 +339,14 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return read_text(in, kWordBytes, r.grade);
     case kCount:
       return read_number(in, UINT64_MAX, r.count);
+    case kDetail:
+      return read_bytes(in, kMaxRecordDetailBytes, r.detail);
+    case kLineage:
+      return read_lineage(in, r.lineage);
+    case kBody:
+      return read_bytes(in, kMaxRecordBodyBytes, r.body);
+    case kArgs:
+      return read_digest(in, r.args);
     default:
       break;
   }

@@ -27,6 +27,11 @@
 //   uint   outcome or refusal: errno the agent saw 25  grade      text   evidence grade:
 //   "emulated", "exec-proved", "killed:proof" 26  count      uint   stop/gap: how many (see
 //   kind); certificate: 1 + the calls that its tokens have left, absent without a budget
+//   27  detail     bytes  certificate: the rest of what its digest covers (certificate.h)
+//   28  lineage    array of uint  certificate, refusal: for each origin and tag of `origins`, in
+//   order, the seq of the record that brought it in, 0 = the start; absent when all are 0
+//   29  body       bytes  policy: a part of it (agentd/recorded_policy.h); count = bytes in all
+//   35  args       bytes  32: digest of all arguments, when argv holds them not whole
 #pragma once
 
 #include <cstdint>
@@ -42,6 +47,11 @@ inline constexpr size_t kMaxRecordBytes = 65535;  // tlog-tiles entries are uint
 inline constexpr size_t kMaxRecordArgs = 64;
 inline constexpr size_t kMaxRecordArgBytes = 256;
 inline constexpr size_t kMaxRecordObjectBytes = 8192;
+inline constexpr size_t kMaxRecordDetailBytes = 6144;  // a longer one is left out
+inline constexpr size_t kMaxRecordLineage = 40;
+inline constexpr size_t kMaxRecordBodyBytes = 60000;
+// In a lineage: the record that it is in. Whoever gives it its seq puts that here.
+inline constexpr uint64_t kThisRecord = UINT64_MAX;
 
 // The grade of refusals that the self-test at the start provoked; no other refusal has a grade.
 inline constexpr const char* kSelfTestGrade = "self-test";
@@ -57,6 +67,7 @@ enum class RecordKind : uint8_t {
   kRaise = 8,    // the label rose because of another run: raised = to, ino = of the file, why
   kRevoke = 9,   // token: no call by this one or one made from it any more
   kEpoch = 10,   // count: the authority's epoch from now on; tokens of another are over
+  kPolicy = 12,  // a part of the policy that the run began with
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 
@@ -79,6 +90,9 @@ struct Record {
   uint32_t error = 0;  // errno
   std::string grade;
   uint64_t count = 0;
+  std::string detail, body;
+  std::vector<uint64_t> lineage;
+  std::vector<uint8_t> args;  // empty or 32 bytes
 
   std::string id() const;  // "<run>-<seq>"
   bool operator==(const Record&) const = default;

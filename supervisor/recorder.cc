@@ -3,6 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -41,6 +42,7 @@ Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durabili
   record.run = run_;
   record.token = token_;
   record.seq = next_seq_;
+  std::replace(record.lineage.begin(), record.lineage.end(), kernel::kThisRecord, next_seq_);
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
   encoded_.clear();

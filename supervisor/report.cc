@@ -27,6 +27,14 @@ struct Describe {
   void operator()(const kernel::ExecEffect& e) const {
     record.verb = static_cast<uint8_t>(kernel::Verb::kExec) + 1;
     record.argv = e.argv;
+    const bool whole = e.argv.size() <= kernel::kMaxRecordArgs &&
+                       std::all_of(e.argv.begin(), e.argv.end(), [](const std::string& one) {
+                         return one.size() <= kernel::kMaxRecordArgBytes;
+                       });
+    if (!whole) {
+      const kernel::Digest all = kernel::strings_digest(e.argv);
+      record.args.assign(all.begin(), all.end());
+    }
     if (e.images.empty()) return;
     record.ino = e.images[0].file.ino;
     record.sha256.assign(e.images[0].sha256.begin(), e.images[0].sha256.end());

@@ -44,26 +44,7 @@ uint64_t calls_left(const kernel::Certificate& certificate) {
 // Another agent's raise, or a file's death, may come while a call waits for the label store.
 constexpr int kMaxDecisions = 16;
 
-// A FIFO has no leases. Nothing is taken out of it: tee() finds its end only when nobody has it
-// open for writing.
-bool fifo_at_end(int fd) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return false;
-  const sandbox::UniqueFd out(ends[0]), in(ends[1]);
-  return ::tee(fd, in.get(), 1, SPLICE_F_NONBLOCK) == 0;
-}
-
 }  // namespace
-
-bool open_for_writing(int pin) {
-  // A read lease is granted only while nobody has the file open for writing. It is given back at
-  // once.
-  sandbox::UniqueFd fd(reopen(pin, O_RDONLY | O_NONBLOCK | O_NOCTTY));
-  if (!fd) return true;
-  if (::fcntl(fd.get(), F_SETLEASE, F_RDLCK) != 0) return !fifo_at_end(fd.get());
-  ::fcntl(fd.get(), F_SETLEASE, F_UNLCK);
-  return false;
-}
 
 Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder,
                  LabelView labels, ReaderTable& readers, Channel& channel, TokenLedger& ledger,
@@ -77,6 +58,7 @@ Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recor
       report_(report),
       started_ns_(boot_ns()) {
   state_.label = std::move(initial);
+  lineage_ = Lineage(state_.label);
   state_.used.resize(decider_.policy().rules.size());
 }
 
@@ -176,6 +158,8 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   if (raises) record.raised = certificate.raised_to().text();
   record.digest.assign(certificate.digest().begin(), certificate.digest().end());
   record.count = calls_left(certificate);
+  record.detail = certificate.detail();
+  record.lineage = lineage_.of(certificate.decision_label(), kernel::kThisRecord);
   const auto seq = recorder_.append(std::move(record), certificate.durability());
   if (!seq) {
     fatal(seq.error().what);
@@ -184,6 +168,7 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   out.seq = *seq;
   shut(certificate.shut());
   if (raises) ++changes_;
+  lineage_.rise(certificate.raised_to(), *seq);
   kernel::apply(state_, certificate);
   keep(out, hold, call);
   return out;
@@ -386,6 +371,7 @@ void Session::rise(const kernel::Label& label, const ReaderTable::Request& reque
   if (!seq) return fatal(seq.error().what);
   shut(raise->shut);
   ++changes_;
+  lineage_.rise(raise->to, *seq);
   state_.label = raise->to;
 }
 
@@ -398,6 +384,7 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   record.rule = refusal.rule;
   record.reason = kernel::reason_text(refusal.reason);
   record.origins = refusal.decision.text();
+  record.lineage = lineage_.of(refusal.decision, kernel::kThisRecord);
   if (refusal.reason == kernel::Reason::kUntrustedOrigin ||
       refusal.reason == kernel::Reason::kHeldWritable ||
       refusal.reason == kernel::Reason::kClearanceMissing) {
@@ -450,6 +437,7 @@ void Session::refuse_name(const std::string& name) {
   record.object = name;
   record.reason = kernel::reason_text(kernel::Reason::kScopeMissing);
   record.origins = state_.label.text();
+  record.lineage = lineage_.of(state_.label, 0);
   record.argument = "name";
   record.why = "no connect rule names this host";
   record.error = ENOENT;

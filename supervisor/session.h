@@ -36,6 +36,7 @@
 #include "sandbox/fd.h"
 #include "supervisor/channel.h"
 #include "supervisor/label_view.h"
+#include "supervisor/lineage.h"
 #include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
 #include "supervisor/token_ledger.h"
@@ -182,6 +183,7 @@ class Session {
   bool frozen_ = false;   // another agent's raise is prepared
   uint64_t changes_ = 0;  // of the label and of what is held
   kernel::State state_;
+  Lineage lineage_;         // of the label
   std::vector<Held> held_;  // parallel to state_.held
   uint64_t next_hold_ = 1;
   size_t reported_ = 0;

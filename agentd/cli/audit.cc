@@ -1,6 +1,7 @@
 // certgate audit: reads the log. Needs no key and changes nothing.
 #include <iostream>
 
+#include "agentd/audit_recheck.h"
 #include "agentd/audit_view.h"
 #include "agentd/cli/verbs.h"
 #include "agentd/log_verify.h"
@@ -16,12 +17,16 @@ constexpr char kUsage[] =
     "       certgate audit why ID [--json] [--state DIR]     why one call was allowed or refused\n"
     "       certgate audit verify [--json] [--state DIR] [--key KEY]\n"
     "                                                        is the log whole and unaltered?\n"
+    "       certgate audit recheck ID|--all [--json] [--state DIR] [--key KEY]\n"
+    "                                                        does it follow from the records "
+    "alone?\n"
     "KEY is the line of key.pub as you kept it elsewhere; without it the one beside the log is "
     "used\n"
     "exit status: 0 yes, 1 no, 2 it could not be read or the command line is wrong\n";
 
 struct Options {
   std::string verb, id, state, key;
+  bool all = false;  // recheck
   Format format = Format::kText;
 };
 
@@ -39,22 +44,29 @@ Result<Options> parse(const Args& args) {
     } else if (arg == "--key") {
       if (++i == args.size()) return fail("--key needs the line of a key.pub");
       options.key = args[i];
+    } else if (arg == "--all") {
+      options.all = true;
     } else if (arg.starts_with("-")) {
       return fail("unknown option " + escape(arg));
     } else if (options.verb.empty()) {
       options.verb = arg;
-    } else if (options.verb == "why" && options.id.empty()) {
+    } else if ((options.verb == "why" || options.verb == "recheck") && options.id.empty()) {
       options.id = arg;
     } else {
       return fail("unexpected argument " + escape(arg));
     }
   }
-  if (options.verb != "list" && options.verb != "why" && options.verb != "verify") {
-    return fail(options.verb.empty() ? "list, why or verify?"
+  if (options.verb != "list" && options.verb != "why" && options.verb != "verify" &&
+      options.verb != "recheck") {
+    return fail(options.verb.empty() ? "list, why, verify or recheck?"
                                      : "unknown: audit " + escape(options.verb));
   }
   if (options.verb == "why" && options.id.empty()) return fail("audit why needs an ID");
-  if (options.verb != "verify" && !options.key.empty()) return fail("--key is for audit verify");
+  if (options.verb == "recheck" && options.id.empty() != options.all)
+    return fail("audit recheck needs an ID, or --all");
+  if (options.verb != "recheck" && options.all) return fail("--all is for audit recheck");
+  if (options.verb != "verify" && options.verb != "recheck" && !options.key.empty())
+    return fail("--key is for audit verify and recheck");
   if (options.state.empty()) options.state = default_state_dir();
   return options;
 }
@@ -80,6 +92,43 @@ int why(const Options& options) {
   if (!explanation) return trouble(explanation.error());
   print_explanation(*explanation, options.format, std::cout);
   return std::cout.flush() ? 0 : trouble(fail("the output was closed"));
+}
+
+Result<RecheckReport> recheck_log(const Options& options) {
+  CG_TRY(const LogSnapshot log, LogSnapshot::open(options.state));
+  CG_TRY(const VerifierKey key, log.key());
+  if (!options.key.empty() && key.text() != options.key)
+    return fail("key.pub is " + key.text() + ", not the key that was asked for");
+  return recheck(log, key, options.id);
+}
+
+int recheck(const Options& options) {
+  const Result<RecheckReport> report = recheck_log(options);
+  if (!report) return trouble(report.error());
+  const bool good = report->failed == 0;
+  if (options.format == Format::kJson) {
+    std::vector<std::string> faults;
+    for (const RecordFault& f : report->faults)
+      faults.push_back(f.id + ": " + f.step + ": " + f.what);
+    JsonObject object;
+    object.text("verdict", good ? "yes" : "no").number("certificates", report->certificates);
+    object.number("failed", report->failed).text("id", report->id).text("rules", report->rules);
+    std::cout << object.list("faults", faults).str() << '\n';
+  } else {
+    for (const RecordFault& f : report->faults)
+      std::cout << "no: " << escape(f.id) << ": " << f.step << ": " << escape(f.what) << '\n';
+    if (!good) {
+      std::cout << "no: " << report->failed << " of " << report->certificates << " certificates\n";
+    } else if (!report->id.empty()) {
+      std::cout << "yes: " << escape(report->id) << ", allowed by " << escape(report->rules)
+                << '\n';
+    } else {
+      std::cout << "yes: " << report->certificates << " certificates of " << report->runs
+                << " runs\n";
+    }
+  }
+  if (!std::cout.flush()) return trouble(fail("the output was closed"));
+  return good ? 0 : kExitNo;
 }
 
 int verify(const Options& options) {
@@ -116,6 +165,7 @@ int audit_main(const Args& args) {
     return kExitTrouble;
   }
   if (options->verb == "list") return list(*options);
+  if (options->verb == "recheck") return recheck(*options);
   return options->verb == "why" ? why(*options) : verify(*options);
 }
 

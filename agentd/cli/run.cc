@@ -19,6 +19,7 @@
 #include "agentd/duration.h"
 #include "agentd/home.h"
 #include "agentd/limits.h"
+#include "agentd/recorded_policy.h"
 #include "agentd/run_plan.h"
 #include "agentd/token_make.h"
 #include "supervisor/operator_terminal.h"
@@ -199,6 +200,7 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
+  request.policy = recorded_body(plan.policy.policy);
   CG_TRY(request.token, read_token(options));
   request.initial_label = plan.initial.text();
   CG_TRY(Run run, authority.begin(request));

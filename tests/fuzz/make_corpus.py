@@ -67,7 +67,7 @@ for name, fields in RECORDS.items():
     put("record", name, cbor(fields))
 put("record", "keys-out-of-order", b"\xa2\x02\x61a\x01\x01")
 put("record", "zero-that-should-be-absent", cbor({1: 1, 3: 0}))
-put("record", "unknown-key", cbor({1: 1, 27: 1}))
+put("record", "unknown-key", cbor({1: 1, 99: 1}))
 # As fields (see record.cc any_record): long repeated texts and many arguments.
 put("record", "every-text-too-long", bytes(range(1, 40)) + b"".join(b"\x04ab\xc3\xa9\xff" for _ in range(13)) + b"\xff" + b"\xff" * 300)
 
@@ -85,6 +85,35 @@ def frame(data):
     return struct.pack("<II", len(data), crc32c(data)) + data
 
 
+# ---- what is checked again from the log alone
+
+RULE = {1: "git", 2: "why", 3: 1, 4: [0], 5: ["/usr/bin/git"], 6: [["git", "**"]], 7: [], 8: ["operator", "web:*"], 9: "", 10: 0, 11: 9, 12: 1, 13: []}
+SINK = {1: "api", 2: "why", 3: 1, 4: [3], 5: [], 6: [], 7: [["*.a.test:1-9", "127.0.0.1:80"]], 8: ["user"], 9: "model", 10: 5, 11: 0, 12: 0, 13: ["secret:env"]}
+ZONES = [["ws", "/ws/**", "user", ""], ["env", "/ws/**/.env", "", "secret:env"]]
+
+
+def policy_body(rules=(RULE, SINK), zones=tuple(ZONES), places=("/p/a.toml:3", ":9", "/q/b.toml:1", "x")):
+    return cbor([cbor({1: "p", 2: list(zones), 3: list(rules)}), list(places)])
+
+
+put("recheck", "policy", policy_body())
+put("recheck", "policy-with-an-unknown-verb", policy_body(rules=({**RULE, 4: [9]},), places=("", "", "")))
+put("recheck", "policy-with-a-tag-as-origin", policy_body(zones=(["z", "/z", "secret:env", ""],), rules=(RULE,), places=("", "")))
+put("recheck", "policy-with-a-place-too-few", policy_body(places=("a:1",)))
+OPENED = {**RECORDS["certificate"], 3: 4, 5: 50, 27: cbor([1, -5, 0, 1, 0x80000, 0])}
+EXECUTED = {1: 2, 2: "k3u7x2qa", 3: 5, 5: 51, 8: 1, 9: b"/ws/x", 13: "0", 14: "operator", 19: bytes(32), 20: 7, 21: bytes(32), 22: [b"x"],
+            27: cbor([1, 2, False, [[b"/usr/bin/sh", 1, 2, 3, bytes(32), True]], bytes(32), b"/ws"]), 28: [3]}
+CONNECTED = {1: 2, 2: "k3u7x2qa", 3: 6, 5: 52, 8: 4, 9: b"a.test:443", 13: "0", 14: "operator", 19: bytes(32),
+             27: cbor([0, b"a.test", bytes(16), 443, b"", False])}
+PARTS = policy_body()
+RUN = [RECORDS["start"], {1: 5, 2: "k3u7x2qa", 3: 2, 5: 43, 9: b"{}"}, {1: 12, 2: "k3u7x2qa", 3: 3, 5: 44, 26: len(PARTS), 29: PARTS},
+       OPENED, EXECUTED, CONNECTED, {1: 4, 2: "k3u7x2qa", 3: 7, 5: 53, 23: 4}, {1: 6, 2: "k3u7x2qa", 3: 8, 5: 54, 26: 7}]
+put("recheck", "a-run", b"".join(frame(cbor(r)) for r in RUN))
+put("recheck", "records-missing", b"".join(frame(cbor(r)) for r in RUN[::2]))
+put("record", "detail-and-lineage", cbor({**OPENED, 28: [0, 17, 2**64 - 1]}))
+put("record", "policy-part", cbor(RUN[2]))
+put("record", "kind-between", cbor({1: 200}))
+
 put("frame", "one", frame(b"a"))
 put("frame", "three", frame(b"one") + frame(cbor(RECORDS["start"])) + frame(b"\x00"))
 put("frame", "torn-head", frame(b"whole") + b"\x05\x00\x00")
@@ -95,6 +124,7 @@ put("frame", "length-too-large", b"\x00\x00\x01\x00" + bytes(12))
 
 # ---- labels, patterns, text
 
+put("label", "tags", "operator,secret:env\nsecret:env\nsecret:*,user\nsecret:a,secret:b,secret:c,secret:d,secret:e,secret:f,secret:g")
 put("label", "plain", "operator,user\noperator,user\nmodel,tool\nunknown")
 put("label", "details", "web:a.test,file:*\nweb:a.test\nweb:b.test,file:src\nagent:k3u7x2qa")
 put("label", "whole-class", "web:*\nweb:*\nweb:a.test\nweb:b.test")

@@ -120,6 +120,27 @@ TEST_F(PolicyAnalysis, ALauncherForAnyInfluenceIsNoted) {
             "");
 }
 
+TEST_F(PolicyAnalysis, SecretsThatMayLeaveUnderAnyInfluenceAreNotedAndAClearanceIsADifference) {
+  const auto to = [](const std::string& terms) {
+    return rule("n", "allow = [\"connect\"]\nto = [\"a.test:80\"]\n" + terms);
+  };
+  const std::string cleared = "\nclearance = [\"secret:env\"]\n";
+  EXPECT_EQ(found(to(kAnything + cleared)), "leaks n");
+  EXPECT_EQ(found(to(kTrusted + cleared)), "");
+  EXPECT_EQ(found(to(kAnything)), "");
+  const auto more = changes(to(kTrusted), to(kTrusted + cleared));
+  ASSERT_EQ(more.size(), 1u);
+  EXPECT_EQ(more[0].labels, std::vector<std::string>{"operator,secret:env"});
+  EXPECT_EQ(more[0].before, "refused: CLEARANCE_MISSING secret:env (rule n)");
+  // One that clears more is not shadowed by one that clears less.
+  const std::string later =
+      "[[rule]]\nid = \"m\"\nwhy = \"w\"\nallow = [\"connect\"]\n"
+      "to = [\"a.test:80\"]\n" +
+      kTrusted + cleared;
+  EXPECT_EQ(found(to(kTrusted) + later), "");
+  EXPECT_EQ(found(to(kTrusted + cleared) + later), "shadowed m");
+}
+
 TEST_F(PolicyAnalysis, TheSamePoliciesDoNotDiffer) {
   const std::string one =
       rule("a", "allow = [\"read\", \"write\"]\npaths = [\"/a/**\", \"@private\"]\n" + kAnything) +

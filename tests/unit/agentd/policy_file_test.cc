@@ -107,6 +107,16 @@ TEST_F(PolicyFileTest, ErrorsNameThePlaceAndTheCure) {
       "name = \"x\"\n[sets]\na = [\"@a\"]\n[[zone]]\nname = \"z\"\npaths = [\"@a\"]\norigin = "
       "\"user\"\n",
       "6:9", "nested");
+  const auto zone = [](const std::string& terms) {
+    return "name = \"x\"\n[[zone]]\nname = \"z\"\npaths = [\"/z\"]\n" + terms;
+  };
+  ASSERT_TRUE(load(zone("secrecy = [\"env\"]\n")));
+  refuses(zone(""), "2:1", "'secrecy'");
+  refuses(zone("origin = \"secret:env\"\n"), "5:10", "secrecy tag");
+  refuses(zone("secrecy = [\"a b\"]\n"), "5:11", "not plain");
+  refuses(with("[\"user\"]", "[\"secret:env\"]"), "7:10", "clearance");
+  refuses(with("id = \"a\"", "id = \"a\"\nclearance = [\"secret:env\"]"), "2:1", "connect");
+  refuses(with("id = \"a\"", "id = \"a\"\nclearance = [\"user\"]"), "4:13", "secret:");
   refuses("name = [\n", "", "");
 }
 

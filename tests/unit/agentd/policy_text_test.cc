@@ -69,6 +69,15 @@ tools = ["/usr/bin/a", "~/b"]
 name = "ws"
 paths = ["@workspace/**", "@private"]
 origin = "user"
+[[zone]]
+name = "both"
+paths = ["/srv/**"]
+origin = "tool"
+secrecy = ["a", "b"]
+[[zone]]
+name = "secret"
+paths = ["/srv/key"]
+secrecy = ["*"]
 [[rule]]
 id = "run"
 why = "tab\there"
@@ -87,6 +96,7 @@ to = ["[::1]:80", "*.a.test:8000-8099", "10.0.0.0/8:*"]
 via = "127.0.0.1:8080"
 origin = "model"
 accept = ["operator"]
+clearance = ["secret:a", "secret:key"]
 [[rule]]
 id = "more"
 why = "w"

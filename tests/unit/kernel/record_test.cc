@@ -36,6 +36,8 @@ Record typical() {
   r.digest = Bytes(32, 7);
   r.ino = 123456;
   r.grade = "emulated";
+  r.detail = "\x86\x01";
+  r.lineage = {0, 12, 300};
   return r;
 }
 
@@ -64,6 +66,10 @@ Record random_record(std::mt19937_64& random) {
   if (random() % 2 == 0) r.digest.assign(32, static_cast<uint8_t>(random()));
   if (random() % 2 == 0) r.sha256.assign(32, static_cast<uint8_t>(random()));
   for (size_t n = random() % 5; n > 0; --n) r.argv.push_back(random_text(random, 30));
+  if (random() % 2 == 0) r.detail = random_text(random, 40);
+  for (size_t n = random() % 5; n > 0; --n) r.lineage.push_back(random() >> (random() % 64));
+  if (random() % 4 == 0) r.body = random_text(random, 300);
+  if (random() % 2 == 0) r.args.assign(32, static_cast<uint8_t>(random()));
   return r;
 }
 
@@ -124,8 +130,10 @@ TEST(Record, UnknownKeysWrongOrderAndEmptyFieldsAreRefused) {
   EXPECT_FALSE(decoded(map_of({})));        // no kind
   EXPECT_FALSE(decoded(map_of({{3, 5}})));  // no kind
   EXPECT_FALSE(decoded(map_of({{1, 0}})));  // no such kind
-  EXPECT_FALSE(decoded(map_of({{1, 11}})));
-  EXPECT_FALSE(decoded(map_of({{1, 2}, {27, 1}})));         // unknown key
+  EXPECT_FALSE(decoded(map_of({{1, 250}})));
+  EXPECT_FALSE(decoded(map_of({{1, 300}})));
+  EXPECT_FALSE(decoded(map_of({{1, 2}, {99, 1}})));         // unknown key
+  EXPECT_FALSE(decoded(map_of({{1, 2}, {27, 1}})));         // wrong type
   EXPECT_FALSE(decoded(map_of({{1, 2}, {6, 1}, {3, 5}})));  // order
   EXPECT_FALSE(decoded(map_of({{1, 2}, {3, 5}, {3, 5}})));  // twice
   EXPECT_FALSE(decoded(map_of({{1, 2}, {3, 0}})));          // empty: must be left out
@@ -150,14 +158,33 @@ TEST(Record, ARecordIsAlwaysPossible) {
   r.seq = r.ino = r.ref = r.count = UINT64_MAX;
   r.argv.assign(1000, huge);
   r.wall_ns = r.boot_ns = INT64_MIN;
+  r.detail = std::string(kMaxRecordDetailBytes, '\xFE');
+  r.lineage.assign(1000, UINT64_MAX);
+  r.args = r.digest;
   const Bytes bytes = encoded(r);
   EXPECT_LE(bytes.size(), kMaxRecordBytes);
   const auto back = decoded(bytes);
   ASSERT_TRUE(back) << back.error().what;
   EXPECT_EQ(back->object, std::string(kMaxRecordObjectBytes, '\xFE'));
   EXPECT_EQ(back->argv.size(), kMaxRecordArgs);
+  EXPECT_EQ(back->lineage.size(), kMaxRecordLineage);
+  EXPECT_EQ(back->detail, r.detail);
+  r.detail += 'x';
+  EXPECT_EQ(decoded(encoded(r))->detail, "") << "a part of it would prove nothing";
   EXPECT_EQ(back->argv[0].size(), kMaxRecordArgBytes);
   EXPECT_EQ(back->why.find_first_not_of('?'), std::string::npos);
+}
+
+TEST(Record, APartOfAPolicyFits) {
+  Record r;
+  r.kind = RecordKind::kPolicy;
+  r.run = r.token = std::string(100, 'x');
+  r.seq = r.count = UINT64_MAX;
+  r.wall_ns = r.boot_ns = INT64_MIN;
+  r.body = std::string(2 * kMaxRecordBodyBytes, '\xFE');
+  const auto back = decoded(encoded(r));
+  ASSERT_TRUE(back) << back.error().what;
+  EXPECT_EQ(back->body.size(), kMaxRecordBodyBytes);
 }
 
 TEST(Record, TextThatIsNotUtf8IsMendedByteForByte) {

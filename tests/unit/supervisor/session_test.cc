@@ -58,6 +58,8 @@ kernel::Policy test_policy() {
                                         "agent:*",  "file:*", "unknown", "web:*"};
   kernel::Policy policy;
   policy.name = "test";
+  policy.zones.push_back(
+      {"vault", *kernel::PathPattern::parse("/secret/**"), {}, "", label("secret:vault")});
   policy.rules.push_back(path_rule("read-all", {kRead}, "/in/**", all));
   policy.rules.push_back(path_rule("clean-write", {kWrite}, "/clean/**", {"operator", "tool"}));
   policy.rules.push_back(path_rule("any-write", {kWrite}, "/any/**", all));
@@ -283,6 +285,32 @@ TEST_F(SessionTest, AConnectionThatARaiseOvertookIsNotHandedOver) {
   ASSERT_TRUE(poison().certificate);
   EXPECT_FALSE(session_->settle_connection(clean.hold, [] { FAIL() << "already gone"; }));
   EXPECT_TRUE(session_->settle_connection(any.hold, [] {}));
+}
+
+TEST_F(SessionTest, ASecretShutsEveryConnectionThatHasNoClearanceForIt) {
+  const Judged live = judge(connect_call("any.test"), kConnection);
+  const Judged in_flight = judge(connect_call("any.test"), kConnection);
+  int shut = 0;
+  ASSERT_TRUE(session_->settle_connection(live.hold, [&] { ++shut; }));
+  ASSERT_TRUE(judge(open_call("/in/.env", false, label("operator,secret:env"))).certificate);
+  EXPECT_EQ(shut, 1);
+  EXPECT_FALSE(session_->settle_connection(in_flight.hold, [] { FAIL() << "already gone"; }));
+  EXPECT_FALSE(judge(connect_call("any.test"), kConnection).certificate);
+  const auto all = records();
+  EXPECT_EQ(all.back().reason, "CLEARANCE_MISSING");
+  EXPECT_EQ(all.back().culprit, "secret:env");
+  EXPECT_EQ(all.back().lineage, (std::vector<uint64_t>{0, 1, 3}));
+}
+
+TEST_F(SessionTest, WhatLiesInASecretZoneIsSecretWhateverItsLabel) {
+  const OpenFile file = open_file("f");
+  const auto label_at = [&](const char* path) {
+    return session_->file_label(file.identity, path, Reads::kOnce)->text();
+  };
+  EXPECT_EQ(label_at("/secret/f"), "unknown,secret:vault");
+  ASSERT_TRUE(store_->join(file.identity, label("user")));
+  EXPECT_EQ(label_at("/secret/f"), "user,secret:vault");
+  EXPECT_EQ(label_at("/elsewhere/f"), "user");
 }
 
 TEST_F(SessionTest, AReleasedConnectionIsNotShut) {

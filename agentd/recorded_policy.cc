@@ -1,0 +1,221 @@
+#include "agentd/recorded_policy.h"
+
+#include <algorithm>
+
+#include "kernel/cbor.h"
+
+namespace certgate::agentd {
+namespace {
+
+using kernel::AcceptSet;
+using kernel::CborReader;
+using kernel::Policy;
+using kernel::Rule;
+
+constexpr size_t kMaxText = 65536;        // a pattern, an id, a place
+constexpr size_t kMaxSentence = 1 << 20;  // why
+constexpr size_t kMaxList = 65536;        // of one rule
+
+const uint8_t* octets(const std::string& text) {
+  return reinterpret_cast<const uint8_t*>(text.data());  // NOLINT: octets
+}
+
+Status key(CborReader& in, uint64_t wanted) {
+  CG_TRY(const uint64_t is, in.unsigned_int());
+  return is == wanted ? ok() : Status(fail("key " + std::to_string(wanted) + " is missing"));
+}
+
+Status array_of(CborReader& in, size_t wanted) {
+  CG_TRY(const size_t is, in.array(wanted));
+  return is == wanted ? ok() : Status(fail("a list has another length"));
+}
+
+Result<std::vector<std::string>> texts(CborReader& in) {
+  CG_TRY(const size_t count, in.array(kMaxList));
+  std::vector<std::string> out;
+  for (size_t i = 0; i < count; ++i) {
+    CG_TRY(std::string text, in.text(kMaxText));
+    out.push_back(std::move(text));
+  }
+  return out;
+}
+
+template <typename T>
+Status choice(CborReader& in, T last, T& to) {
+  CG_TRY(const uint64_t value, in.unsigned_int());
+  if (value > static_cast<uint64_t>(last)) return fail("a value that is not known");
+  to = static_cast<T>(value);
+  return ok();
+}
+
+Status endpoints(CborReader& in, Rule& rule) {
+  CG_TRY(const size_t count, in.array(kMaxList));
+  for (size_t i = 0; i < count; ++i) {
+    CG_CHECK(array_of(in, 2));
+    CG_TRY(const std::string text, in.text(kMaxText));
+    CG_TRY(kernel::EndpointPattern endpoint, kernel::EndpointPattern::parse(text));
+    CG_TRY(std::string via, in.text(kMaxText));
+    if (!via.empty()) endpoint.via = std::move(via);
+    rule.endpoints.push_back(std::move(endpoint));
+  }
+  return ok();
+}
+
+// What the rule is about: keys 1 to 7.
+Status subject(CborReader& in, Rule& rule) {
+  CG_CHECK(key(in, 1));
+  CG_TRY(rule.id, in.text(kMaxText));
+  CG_CHECK(key(in, 2));
+  CG_TRY(rule.why, in.text(kMaxSentence));
+  CG_CHECK(key(in, 3));
+  CG_CHECK(choice(in, kernel::Effect::kAllow, rule.effect));
+  CG_CHECK(key(in, 4));
+  CG_TRY(const size_t verbs, in.array(kernel::kVerbs));
+  rule.verbs.resize(verbs);
+  for (kernel::Verb& verb : rule.verbs) CG_CHECK(choice(in, kernel::Verb::kConnect, verb));
+  CG_CHECK(key(in, 5));
+  CG_TRY(const std::vector<std::string> paths, texts(in));
+  for (const std::string& text : paths) {
+    CG_TRY(kernel::PathPattern pattern, kernel::PathPattern::parse(text));
+    rule.paths.push_back(std::move(pattern));
+  }
+  CG_CHECK(key(in, 6));
+  CG_TRY(const size_t argvs, in.array(kMaxList));
+  for (size_t i = 0; i < argvs; ++i) {
+    CG_TRY(std::vector<std::string> argv, texts(in));
+    rule.argvs.push_back(std::move(argv));
+  }
+  CG_CHECK(key(in, 7));
+  return endpoints(in, rule);
+}
+
+// Its terms: keys 8 to 13.
+Status terms(CborReader& in, Rule& rule) {
+  CG_CHECK(key(in, 8));
+  CG_TRY(const std::vector<std::string> accept, texts(in));
+  CG_TRY(rule.accept, AcceptSet::parse(accept));
+  CG_CHECK(key(in, 9));
+  CG_TRY(const std::string origin, in.text(kMaxText));
+  if (!origin.empty()) {
+    CG_TRY(rule.origin, kernel::Origin::parse(origin));
+  }
+  CG_CHECK(key(in, 10));
+  CG_TRY(const uint64_t ttl, in.unsigned_int());
+  if (ttl != 0) rule.ttl_ns = ttl;
+  CG_CHECK(key(in, 11));
+  CG_TRY(const uint64_t budget, in.unsigned_int());
+  if (budget != 0) rule.budget = budget;
+  CG_CHECK(key(in, 12));
+  CG_CHECK(choice(in, kernel::Durability::kStrict, rule.durability));
+  CG_CHECK(key(in, 13));
+  CG_TRY(const std::vector<std::string> clearance, texts(in));
+  CG_TRY(rule.clearance, AcceptSet::parse(clearance, AcceptSet::Of::kTags));
+  return ok();
+}
+
+Status zones(CborReader& in, Policy& policy) {
+  CG_TRY(const size_t count, in.array(kernel::kMaxRules));
+  for (size_t i = 0; i < count; ++i) {
+    kernel::Zone zone;
+    CG_CHECK(array_of(in, 4));
+    CG_TRY(zone.name, in.text(kMaxText));
+    CG_TRY(const std::string pattern, in.text(kMaxText));
+    CG_TRY(zone.pattern, kernel::PathPattern::parse(pattern));
+    CG_TRY(const std::string origin, in.text(kMaxText));
+    if (!origin.empty()) {
+      CG_TRY(zone.origin, kernel::Origin::parse(origin));
+    }
+    CG_TRY(const std::string secrecy, in.text(kMaxText));
+    CG_TRY(zone.secrecy, kernel::Label::parse(secrecy));
+    policy.zones.push_back(std::move(zone));
+  }
+  return ok();
+}
+
+Result<Policy> decode(const std::string& canonical) {
+  CborReader in(octets(canonical), canonical.size());
+  Policy out;
+  CG_TRY(const size_t parts, in.map(3));
+  if (parts != 3) return fail("a map has another length");
+  CG_CHECK(key(in, 1));
+  CG_TRY(out.name, in.text(kMaxText));
+  CG_CHECK(key(in, 2));
+  CG_CHECK(zones(in, out));
+  CG_CHECK(key(in, 3));
+  CG_TRY(const size_t rules, in.array(kernel::kMaxRules));
+  for (size_t i = 0; i < rules; ++i) {
+    Rule rule;
+    CG_TRY(const size_t keys, in.map(13));
+    if (keys != 13) return fail("a rule has other keys");
+    CG_CHECK(subject(in, rule));
+    CG_CHECK(terms(in, rule));
+    out.rules.push_back(std::move(rule));
+  }
+  if (!in.done()) return fail("bytes after its end");
+  const std::vector<uint8_t> again = out.canonical();
+  if (!std::equal(again.begin(), again.end(), octets(canonical),
+                  octets(canonical) + canonical.size()))
+    return fail("it is not in its canonical form");
+  CG_CHECK(kernel::validate(out));
+  return out;
+}
+
+template <typename T>
+Status places(CborReader& in, std::string& file, std::vector<T>& of) {
+  for (T& one : of) {
+    CG_TRY(std::string place, in.text(kMaxText));
+    const size_t colon = place.rfind(':');
+    if (colon == 0) place = file + place;
+    if (colon != std::string::npos && colon != 0) file = place.substr(0, colon);
+    one.source = std::move(place);
+  }
+  return ok();
+}
+
+void put_place(kernel::CborWriter& out, std::string& file, const std::string& place) {
+  const size_t colon = place.rfind(':');
+  const bool same = colon != std::string::npos && colon > 0 && place.compare(0, colon, file) == 0;
+  if (colon != std::string::npos && colon > 0) file = place.substr(0, colon);
+  out.text(same ? place.substr(colon) : place);
+}
+
+}  // namespace
+
+std::string recorded_body(const Policy& policy) {
+  const std::vector<uint8_t> canonical = policy.canonical();
+  kernel::CborWriter out;
+  out.array(2);
+  out.bytes(canonical.data(), canonical.size());
+  out.array(policy.rules.size() + policy.zones.size());
+  std::string file;
+  for (const Rule& rule : policy.rules) put_place(out, file, rule.source);
+  for (const kernel::Zone& zone : policy.zones) put_place(out, file, zone.source);
+  return {out.data().begin(), out.data().end()};
+}
+
+std::vector<kernel::Record> policy_records(const std::string& body) {
+  std::vector<kernel::Record> out;
+  for (size_t at = 0; at < body.size(); at += kernel::kMaxRecordBodyBytes) {
+    kernel::Record part;
+    part.kind = kernel::RecordKind::kPolicy;
+    part.body = body.substr(at, kernel::kMaxRecordBodyBytes);
+    part.count = body.size();
+    out.push_back(std::move(part));
+  }
+  return out;
+}
+
+Result<Policy> read_recorded_policy(const std::string& body) {
+  CborReader in(octets(body), body.size());
+  CG_CHECK(array_of(in, 2));
+  CG_TRY(const std::string canonical, in.bytes(kMaxRecordedPolicy));
+  CG_TRY(Policy policy, decode(canonical));
+  CG_CHECK(array_of(in, policy.rules.size() + policy.zones.size()));
+  std::string file;
+  CG_CHECK(places(in, file, policy.rules));
+  CG_CHECK(places(in, file, policy.zones));
+  if (!in.done()) return fail("bytes after the end of the recorded policy");
+  return policy;
+}
+
+}  // namespace certgate::agentd
