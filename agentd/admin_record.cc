@@ -41,6 +41,8 @@ Status record_admin(LogStore& log, const AdminAct& act) {
   done.object = act.object;
   done.token = act.token;
   done.count = act.count;
+  done.grade = act.grade;
+  done.digest = act.digest;
   kernel::Record stop = next(done, kernel::RecordKind::kStop);
   stop.count = done.seq;
   CG_TRY(SegmentFile segment, log.create_segment(start.run));

@@ -6,7 +6,9 @@
 // as for every other.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "agentd/log_store.h"
 #include "kernel/record.h"
@@ -16,9 +18,11 @@ namespace certgate::agentd {
 struct AdminAct {
   std::string command;  // escaped
   kernel::RecordKind kind = kernel::RecordKind::kToken;
-  std::string object;  // token: its envelope
-  std::string token;   // id
-  uint64_t count = 0;  // epoch: the new one
+  std::string object;                // token, approval: its envelope
+  std::string token;                 // id
+  uint64_t count = 0;                // epoch: the new one
+  std::string grade = {};            // approval: approved or denied
+  std::vector<uint8_t> digest = {};  // approval: of the action
 };
 
 Status record_admin(LogStore& log, const AdminAct& act);

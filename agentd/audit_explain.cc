@@ -4,6 +4,7 @@
 
 #include "agentd/audit_view.h"
 #include "agentd/cli/verbs.h"
+#include "kernel/risk.h"
 
 namespace certgate::agentd {
 namespace {
@@ -91,6 +92,12 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("rule", r.rule + (r.why.empty() ? "" : (r.rule.empty() ? "" : ": ") + r.why));
   lines.add("reason", r.reason);
   lines.add("label", r.origins);
+  if (r.risk != 0) lines.add("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
+  const bool asked = r.kind == RecordKind::kCertificate || r.kind == RecordKind::kRefusal;
+  if (r.ref != 0 && (asked || r.kind == RecordKind::kApproval))
+    lines.add("request", r.run + '-' + std::to_string(r.ref));
+  if (r.kind == RecordKind::kApproval)
+    lines.add("answer", r.grade + (r.argument.empty() ? "" : " by " + r.argument));
   print_origin(why, lines);
   lines.add("raised to", r.raised);
   if (why.outcome) {

@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "agentd/cli/verbs.h"
+#include "kernel/risk.h"
 
 namespace certgate::agentd {
 namespace {
@@ -53,7 +54,11 @@ JsonObject json_line(const Record& r, uint32_t error) {
       .text("reason", r.reason)
       .text("token", r.token);
   line.text("origins", r.origins).text("raised", r.raised).number("errno", error);
-  if (r.kind == RecordKind::kOutcome) line.text("of", r.run + '-' + std::to_string(r.ref));
+  const std::string about = r.run + '-' + std::to_string(r.ref);
+  if (r.kind == RecordKind::kOutcome) line.text("of", about);
+  if (r.kind == RecordKind::kApproval && r.ref != 0) line.text("of", about).text("by", r.argument);
+  if (verdict_of(r.kind)[0] != '\0' && r.ref != 0) line.text("approval", about);
+  if (r.risk != 0) line.text("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
   if (!r.grade.empty()) line.text("grade", r.grade);
   return line;
 }
@@ -72,7 +77,12 @@ std::string text_line(const Record& r, uint32_t error) {
   add("origins=", r.origins);
   if (r.kind == RecordKind::kRaise) add("raised=", r.raised);
   if (error != 0) line += "  errno=" + std::to_string(error);
-  if (r.kind == RecordKind::kOutcome) line += "  of=" + r.run + '-' + std::to_string(r.ref);
+  if (r.kind == RecordKind::kApproval) add("", r.grade);
+  if (r.risk != 0) add("risk=", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
+  const std::string about = r.run + '-' + std::to_string(r.ref);
+  if (r.kind == RecordKind::kOutcome || (r.kind == RecordKind::kApproval && r.ref != 0))
+    line += "  of=" + about;
+  if (verdict_of(r.kind)[0] != '\0' && r.ref != 0) line += "  approval=" + about;
   return line;
 }
 

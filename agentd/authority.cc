@@ -1,6 +1,7 @@
 #include "agentd/authority.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 #include <optional>
 #include <utility>
 
+#include "agentd/approval_desk.h"
+#include "agentd/control.h"
 #include "agentd/label_store.h"
 #include "agentd/log_store.h"
 #include "agentd/recorded_policy.h"
@@ -62,22 +65,35 @@ Result<LabelStore> open_labels(const AuthorityPaths& paths) {
   return LabelStore::open(paths.label_dir);
 }
 
+// What a run and its operators say to each other.
+struct Operators {
+  Control control;
+  sandbox::UniqueFd line;
+  std::string run;
+};
+
 // The supervisor's life as the authority sees it: label joins until the channel closes, then its
 // end.
 class Service {
  public:
-  Service(LogStore& log, LabelStore& labels, SegmentTail& tail, int channel, int pidfd)
+  Service(LogStore& log, LabelStore& labels, SegmentTail& tail, Operators operators, int channel,
+          int pidfd)
       : log_(log),
         labels_(labels),
         tail_(tail),
         channel_(channel),
         channel_wait_(io_, ::fcntl(channel, F_DUPFD_CLOEXEC, 0)),
         ended_(io_, ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0)),
-        timer_(io_) {}
+        timer_(io_),
+        operators_(std::move(operators)),
+        desk_(operators_.run, log, operators_.line.get()) {}
 
   Status run() {
     wait_channel();
     wait_timer();
+    desk_.open_to(operators_.control);
+    desk_.serve(io_, [this](const Error& error) { stop(error); });
+    operators_.control.serve(io_);
     ended_.async_wait(asio::posix::stream_descriptor::wait_read, [this](error_code e) {
       if (!e) stop({});
     });
@@ -124,6 +140,8 @@ class Service {
   asio::io_context io_{1};
   asio::posix::stream_descriptor channel_wait_, ended_;
   asio::steady_timer timer_;
+  Operators operators_;
+  ApprovalDesk desk_;
   std::optional<Error> result_;
 };
 
@@ -151,7 +169,8 @@ struct Authority::Impl {
   std::string run_token;  // its id, whose slot goes with the run
   const uid_t label_uid;
   const gid_t label_gid;
-  std::optional<SegmentTail> tail;  // of the run begun, until finish()
+  std::optional<SegmentTail> tail;     // of the run begun, until finish()
+  std::optional<Operators> operators;  // until serve()
 };
 
 Authority::Authority(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -247,6 +266,13 @@ Result<Run> Authority::begin(const RunRequest& request) {
 
   run.grant.next_seq = record.seq + 1;
   run.grant.segment = std::move(segment.append);
+  int line[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) != 0)
+    return fail_errno("make the operator line", errno);
+  run.grant.line.reset(line[1]);
+  sandbox::UniqueFd ours(line[0]);
+  CG_TRY(Control control, Control::make(impl_->log.dir_fd(), run.id));
+  impl_->operators.emplace(Operators{std::move(control), std::move(ours), run.id});
   CG_TRY(run.grant.label_table, impl_->labels.table_for_reading());
   CG_TRY(run.grant.label_names, impl_->labels.names_for_reading());
   const AsUser user(impl_->label_uid, impl_->label_gid);
@@ -257,8 +283,11 @@ Result<Run> Authority::begin(const RunRequest& request) {
 }
 
 Status Authority::serve(int channel, int supervisor_pidfd) {
-  if (!impl_->tail) return fail("no run has begun");
-  return Service(impl_->log, impl_->labels, *impl_->tail, channel, supervisor_pidfd).run();
+  if (!impl_->tail || !impl_->operators) return fail("no run has begun");
+  Operators operators = *std::exchange(impl_->operators, std::nullopt);
+  return Service(impl_->log, impl_->labels, *impl_->tail, std::move(operators), channel,
+                 supervisor_pidfd)
+      .run();
 }
 
 Status Authority::finish() {

@@ -7,8 +7,8 @@
 namespace certgate::agentd {
 namespace {
 
-// Beside ordinary_calls(): the channel, which is open already.
-constexpr int kAllowed[] = {SYS_sendmsg,    SYS_recvmsg,    SYS_sendto,
+// Beside ordinary_calls(): the channel and the control socket, which are open already.
+constexpr int kAllowed[] = {SYS_accept,     SYS_accept4,    SYS_sendmsg,    SYS_recvmsg,    SYS_sendto,
                             SYS_recvfrom,   SYS_shutdown,   SYS_getsockopt,
                             SYS_setsockopt, SYS_socketpair, SYS_fgetxattr};
 

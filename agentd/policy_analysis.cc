@@ -162,7 +162,7 @@ std::string shadowed(const Policy& policy, const Rule& rule) {
       const bool same_peer =
           verb != Verb::kConnect || (r.origin == rule.origin && !r.endpoints.empty() &&
                                      r.endpoints[0].via == rule.endpoints[0].via);
-      return r.effect == Effect::kAllow && &r < &rule && !r.ttl_ns && !r.budget && same_peer &&
+      return r.grants() && &r < &rule && !r.ttl_ns && !r.budget && same_peer &&
              (verb != Verb::kExec || argv_within(rule, r)) && accepts_no_less(r, rule);
     });
     if (!within(rule, verb, earlier)) return "";
@@ -170,7 +170,7 @@ std::string shadowed(const Policy& policy, const Rule& rule) {
       if (std::find(all.begin(), all.end(), one) == all.end()) all.push_back(one);
     }
   }
-  return "never decides anything: " + ids(all) + " allow all of it before";
+  return "never decides anything: " + ids(all) + " allow or ask for all of it before";
 }
 
 std::string nobody(const Policy& /*policy*/, const Rule& rule) {
@@ -184,7 +184,7 @@ std::string inverted(const Policy& policy, const Rule& rule) {
   for (const Verb verb : {Verb::kExec, Verb::kWrite}) {
     if (!has(rule, verb) || accepts(rule, "operator,user") || !accepts_outsiders(rule)) continue;
     const Rules clean = choose(policy, verb, [&](const Rule& r) {
-      return r.effect == Effect::kAllow && accepts(r, "operator,user") &&
+      return r.grants() && accepts(r, "operator,user") &&
              (verb != Verb::kExec || argv_within(rule, r));
     });
     if (within(rule, verb, clean)) continue;
@@ -238,7 +238,7 @@ constexpr Row kChecks[] = {
 std::vector<Finding> analyze(const Policy& policy) {
   std::vector<Finding> out;
   for (const Rule& rule : policy.rules) {
-    if (rule.effect != Effect::kAllow) continue;
+    if (!rule.grants()) continue;
     for (const Row& row : kChecks) {
       std::string what = row.check(policy, rule);
       if (!what.empty())

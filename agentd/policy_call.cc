@@ -135,6 +135,8 @@ const char* outcome_text(Step::Outcome outcome) {
       return "would allow it, but its budget is used up";
     case Step::Outcome::kAllows:
       return "allows it";
+    case Step::Outcome::kAsks:
+      return "allows it when an operator approves this very call";
   }
   return "";
 }
@@ -178,7 +180,9 @@ Result<Answer> ask(const CompiledPolicy& compiled, const PolicyContext& context,
 
 std::string verdict_line(const kernel::Policy& policy, const Answer& answer) {
   if (const auto* refusal = std::get_if<kernel::Refusal>(&answer.verdict)) {
-    std::string out = fmt::format("refused: {}", kernel::reason_text(refusal->reason));
+    const bool asks = refusal->reason == Reason::kApprovalRequired;
+    std::string out = fmt::format("{}: {}", asks ? "asks an operator" : "refused",
+                                  kernel::reason_text(refusal->reason));
     if (refusal->reason == Reason::kUntrustedOrigin || refusal->reason == Reason::kClearanceMissing)
       out += fmt::format(" {}", escape(refusal->origin.text()));
     if (!refusal->rule.empty()) out += fmt::format(" (rule {})", escape(refusal->rule));
@@ -204,11 +208,13 @@ std::string explanation(const kernel::Policy& policy, const Answer& answer) {
     out += fmt::format("; {} of the file", shown(answer.call.object));
   out += fmt::format("\nverdict   {}\n", verdict_line(policy, answer));
   if (const auto* refusal = std::get_if<kernel::Refusal>(&answer.verdict)) {
-    out += fmt::format("why       {}\n", escape(refusal->why));
+    out += fmt::format("why       {}\nrisk      {}\n", escape(refusal->why),
+                       kernel::risk_text(refusal->risk));
   } else {
     const auto& certificate = std::get<kernel::Certificate>(answer.verdict);
     for (const kernel::RuleUse& use : certificate.rules())
       out += fmt::format("why       {}\n", escape(policy.rules[use.rule].why));
+    out += fmt::format("risk      {}\n", kernel::risk_text(certificate.risk().level));
     if (!(certificate.raised_to() == answer.agent))
       out += fmt::format("then      the agent's label is {}\n", shown(certificate.raised_to()));
   }

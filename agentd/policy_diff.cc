@@ -22,8 +22,13 @@ constexpr size_t kMaxWitnesses = 4096;  // of one direction
 // A detail that no policy names, so that it stands for all of its class.
 constexpr const char* kSomeone = "someone.example";
 
-bool is_allowed(const Answer& answer) {
-  return std::holds_alternative<kernel::Certificate>(answer.verdict);
+enum class Freedom : uint8_t { kNone, kWhenApproved, kAtOnce };
+
+Freedom freedom(const Answer& answer) {
+  const auto* refusal = std::get_if<kernel::Refusal>(&answer.verdict);
+  if (refusal == nullptr) return Freedom::kAtOnce;
+  return refusal->reason == kernel::Reason::kApprovalRequired ? Freedom::kWhenApproved
+                                                              : Freedom::kNone;
 }
 
 // The operator's own, and that with each further origin that the rule accepts and each tag that it
@@ -111,7 +116,7 @@ std::vector<Witness> witnesses(const CompiledPolicy& compiled, const CompiledPol
                                const PolicyContext& context) {
   std::vector<Witness> out;
   for (const Rule& rule : compiled.policy.rules) {
-    if (rule.effect != Effect::kAllow) continue;
+    if (!rule.grants()) continue;
     for (const Verb verb : rule.verbs) {
       std::vector<std::vector<std::string>> argvs;
       for (const auto& patterns : rule.argvs) argvs.push_back(example(patterns));
@@ -164,8 +169,12 @@ Result<std::vector<Change>> differences(const CompiledPolicy& before, const Comp
          more ? witnesses(after, before, context) : witnesses(before, after, context)) {
       CG_TRY(const Answer was, ask(before, context, one.call));
       CG_TRY(const Answer is, ask(after, context, one.call));
-      if (is_allowed(more ? was : is) || !is_allowed(more ? is : was)) continue;
-      const std::string what = (more ? "may now " : "may no longer ") + described(one);
+      const Freedom before_it = freedom(was), after_it = freedom(is);
+      if (more ? after_it <= before_it : after_it >= before_it) continue;
+      std::string what = more ? "may now " : "may no longer ";
+      if (more && after_it == Freedom::kWhenApproved) what += "when an operator approves ";
+      if (!more && after_it == Freedom::kWhenApproved) what += "unless an operator approves ";
+      what += described(one);
       auto change =
           std::find_if(out.begin(), out.end(), [&](const Change& c) { return c.what == what; });
       if (change == out.end()) {

@@ -12,6 +12,7 @@
 
 #include "agentd/duration.h"
 #include "agentd/limits_file.h"
+#include "agentd/risk_file.h"
 #include "agentd/toml_reader.h"
 
 namespace certgate::agentd {
@@ -178,18 +179,28 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
 }
 
 void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
-  std::vector<std::string> allow, forbid;
-  const bool allows = reader.texts("allow", allow, Need::kOptional);
-  const bool forbids = reader.texts("forbid", forbid, Need::kOptional);
-  if (file.error) return;
-  if (allows == forbids) {
-    return file.complain(reader.source(allows ? "forbid" : "id"),
-                         "rule '" + rule.id + "' needs either 'allow' or 'forbid', not both");
+  constexpr std::pair<const char*, kernel::Effect> kKeys[] = {{"allow", kernel::Effect::kAllow},
+                                                              {"ask", kernel::Effect::kAsk},
+                                                              {"forbid", kernel::Effect::kForbid}};
+  std::vector<std::string> words;
+  const char* used = nullptr;
+  for (const auto& [key, effect] : kKeys) {
+    std::vector<std::string> found;
+    if (!reader.texts(key, found, Need::kOptional)) continue;
+    if (used != nullptr)
+      return file.complain(reader.source(key), "rule '" + rule.id + "' has '" + used + "' and '" +
+                                                   key + "'; it needs one, not both");
+    used = key;
+    words = std::move(found);
+    rule.effect = effect;
   }
-  rule.effect = allows ? kernel::Effect::kAllow : kernel::Effect::kForbid;
-  for (const std::string& word : allows ? allow : forbid) {
+  if (file.error) return;
+  if (used == nullptr)
+    return file.complain(reader.source("id"),
+                         "rule '" + rule.id + "' needs one of 'allow', 'ask' and 'forbid'");
+  for (const std::string& word : words) {
     const auto verb = kernel::parse_verb(word);
-    if (!verb) return file.complain(reader.source(allows ? "allow" : "forbid"), verb.error().what);
+    if (!verb) return file.complain(reader.source(used), verb.error().what);
     if (std::find(rule.verbs.begin(), rule.verbs.end(), *verb) == rule.verbs.end())
       rule.verbs.push_back(*verb);
   }
@@ -229,13 +240,19 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
 }
 
 void Compiler::read_terms(TomlFile& file, TableReader& reader, Rule& rule) {
-  std::string ttl, durability;
+  std::string ttl, deadline, durability;
   uint64_t value = 0;
   if (reader.text("ttl", ttl, Need::kOptional)) {
     rule.ttl_ns = parse_duration(ttl);
     if (!rule.ttl_ns)
       return file.complain(reader.source("ttl"),
                            "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
+  }
+  if (reader.text("deadline", deadline, Need::kOptional)) {
+    rule.deadline_ns = parse_duration(deadline);
+    if (!rule.deadline_ns || *rule.deadline_ns > kernel::kMaxDeadline_ns)
+      return file.complain(reader.source("deadline"),
+                           "'deadline' must be like \"90s\" or \"5m\", at most \"1h\"");
   }
   if (reader.number("budget", value)) rule.budget = value;
   if (reader.text("durability", durability, Need::kOptional)) {
@@ -263,14 +280,12 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   read_terms(file, reader, rule);
   reader.done();
   if (file.error) return;
-  const bool allows = rule.effect == kernel::Effect::kAllow;
-  if (allows != has_accept) {
-    return file.complain(
-        reader.source("accept"),
-        "rule '" + rule.id + "': " +
-            (allows
-                 ? "an allow rule says which origins it accepts: accept = [\"operator\", \"user\"]"
-                 : "a forbid rule takes no 'accept'"));
+  if (rule.grants() != has_accept) {
+    return file.complain(reader.source("accept"),
+                         "rule '" + rule.id + "': " +
+                             (rule.grants() ? "an allow or ask rule says which origins it accepts: "
+                                              "accept = [\"operator\", \"user\"]"
+                                            : "a forbid rule takes no 'accept'"));
   }
   if (has_paths) rule.paths = paths(file, reader.source("paths"), items);
   auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
@@ -420,6 +435,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   const toml::node* rules = reader.take("rule", Need::kOptional);
   const toml::node* sandbox = reader.take("sandbox", Need::kOptional);
   const toml::node* limits = reader.take("limits", Need::kOptional);
+  const toml::node* risk = reader.take("risk", Need::kOptional);
   reader.done();
   if (file.error) return *file.error;
   if (depth > kMaxExtendsDepth) return fail(file.path + ": 'extends' nested more than 8 deep");
@@ -438,6 +454,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   add_rules(file, rules);
   add_sandbox(file, sandbox);
   read_limits(file, limits, out_.limits);
+  read_risk(file, risk, out_.policy.risk);
   return file.error ? Status(*file.error) : ok();
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernel/risk.h"
+
 namespace certgate::agentd {
 namespace {
 
@@ -57,8 +59,8 @@ void put_rule(std::string& out, const kernel::Rule& rule) {
   put(out, "why", quoted(rule.why));
   std::vector<std::string> texts;
   for (const kernel::Verb verb : rule.verbs) texts.emplace_back(kernel::verb_text(verb));
-  const bool allows = rule.effect == kernel::Effect::kAllow;
-  put(out, allows ? "allow" : "forbid", list(texts));
+  const char* const effect = rule.effect == kernel::Effect::kAsk ? "ask" : "allow";
+  put(out, rule.grants() ? effect : "forbid", list(texts));
   texts.clear();
   for (const kernel::PathPattern& p : rule.paths) texts.push_back(p.text());
   if (!texts.empty()) put(out, "paths", list(texts));
@@ -71,8 +73,9 @@ void put_rule(std::string& out, const kernel::Rule& rule) {
   if (!rule.endpoints.empty() && rule.endpoints[0].via)
     put(out, "via", quoted(*rule.endpoints[0].via));
   if (rule.origin) put(out, "origin", quoted(rule.origin->text()));
-  if (allows) put(out, "accept", list(rule.accept.texts()));
+  if (rule.grants()) put(out, "accept", list(rule.accept.texts()));
   if (const auto tags = rule.clearance.texts(); !tags.empty()) put(out, "clearance", list(tags));
+  if (rule.deadline_ns) put(out, "deadline", in_units(*rule.deadline_ns / 1'000'000'000, kTimes));
   if (rule.ttl_ns) put(out, "ttl", in_units(*rule.ttl_ns / 1'000'000'000, kTimes));
   if (rule.budget) put(out, "budget", std::to_string(*rule.budget));
   if (rule.durability == kernel::Durability::kStrict) put(out, "durability", quoted("strict"));
@@ -109,7 +112,21 @@ void put_limits(std::string& out, const Limits& limits) {
     put(out, "records_per_second", std::to_string(*limits.records_per_second));
 }
 
+void put_risk(std::string& out, const kernel::Policy& policy) {
+  constexpr const char* kWords[] = {"forbid", "allow", "ask"};  // by kernel::Effect
+  out += "\n[risk]\n";
+  for (size_t i = policy.risk.size(); i-- > 0;)
+    put(out, kernel::risk_text(static_cast<kernel::Risk>(i)),
+        quoted(kWords[static_cast<size_t>(policy.risk[i])]));
+}
+
 }  // namespace
+
+std::string rule_text(const kernel::Rule& rule) {
+  std::string out;
+  put_rule(out, rule);
+  return out;
+}
 
 std::string effective_text(const CompiledPolicy& compiled) {
   std::string out;
@@ -127,6 +144,7 @@ std::string effective_text(const CompiledPolicy& compiled) {
   for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule);
   put_sandbox(out, compiled);
   put_limits(out, compiled.limits);
+  put_risk(out, compiled.policy);
   return out;
 }
 

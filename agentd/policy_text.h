@@ -13,5 +13,6 @@
 namespace certgate::agentd {
 
 std::string effective_text(const CompiledPolicy& compiled);
+std::string rule_text(const kernel::Rule& rule);  // one [[rule]], under its place
 
 }  // namespace certgate::agentd

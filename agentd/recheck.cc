@@ -1,6 +1,7 @@
 #include "agentd/recheck.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <vector>
 
@@ -57,6 +58,8 @@ struct RunCheck::Impl {
   Answer decided(const Record& r, kernel::Effects effect, const Label& label);
   Answer raised(const Record& r);
   Answer outcome(const Record& r);
+  Answer approval(const Record& r);
+  Answer use_approval(const Record& r);
   Answer any(const Record& r);
   void rise(const Label& to, uint64_t seq);
   Answer refusal(const Record& r) const;
@@ -72,8 +75,10 @@ struct RunCheck::Impl {
   std::string chain, body, token, rules;
   bool has_policy = false;
   kernel::Policy policy;
-  std::unique_ptr<kernel::Decider> decider;  // of `policy`, once something is to be decided
-  std::set<uint64_t> certified;              // seq
+  std::unique_ptr<kernel::Decider> decider;        // of `policy`, once something is to be decided
+  std::set<uint64_t> certified;                    // seq
+  std::map<uint64_t, std::vector<uint8_t>> asked;  // digest, by the request's seq
+  std::map<uint64_t, kernel::Approval> approved;   // not used yet, the same
   kernel::State state;
   supervisor::Lineage lineage;
   Answer broken;
@@ -116,6 +121,9 @@ std::optional<Fault> RunCheck::Impl::any(const Record& r) {
       break;
     case RecordKind::kOutcome:
       fault = outcome(r);
+      break;
+    case RecordKind::kApproval:
+      fault = approval(r);
       break;
     case RecordKind::kStop:
       stopped = true;
@@ -243,6 +251,7 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   if (open != nullptr) call.object = open->read ? *after : Label();
   if (!after->covers(secrecy_of(call.effect)))
     return Fault{"label", "what was read is in a secret zone, and brought no tag in"};
+  if (Answer fault = use_approval(r)) return fault;
   kernel::Verdict verdict = decider->decide(state, call, time_of());
   if (const auto* refusal = std::get_if<kernel::Refusal>(&verdict)) {
     if (!r.args.empty())
@@ -260,6 +269,10 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   const bool rises = !(again.raised_to() == state.label);
   if ((rises ? again.raised_to().text() : "") != r.raised)
     return Fault{"raise", "decided again the label is then " + again.raised_to().text()};
+  if (again.approval().empty() != (r.ref == 0))
+    return Fault{"approval", "decided again it needs none, and names one"};
+  if (static_cast<uint8_t>(again.risk().level) != r.risk)
+    return Fault{"risk", "decided again it is of another risk"};
   uint64_t most = UINT64_MAX;
   for (const kernel::MeterUse& use : again.meters()) {
     if (use.budget != 0) most = std::min(most, use.budget - use.used);
@@ -274,6 +287,41 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   }
   if (rises) rise(again.raised_to(), r.seq);
   kernel::apply(state, again);
+  return {};
+}
+
+// What was asked, and what came of it: an approval is for the digest that was asked about.
+std::optional<Fault> RunCheck::Impl::approval(const Record& r) {
+  const auto label = Label::parse(r.origins);
+  if (!label || r.digest.size() != sizeof(kernel::Digest))
+    return Fault{"approval", "it is of no action, or under no label"};
+  if (r.ref == 0) {
+    asked[r.seq] = r.digest;
+    return {};
+  }
+  const auto request = asked.find(r.ref);
+  if (request == asked.end() || request->second != r.digest)
+    return Fault{"approval", "it answers a request that was not made, or for another action"};
+  if (r.grade != "approved") return {};
+  kernel::Approval& one = approved[r.ref];
+  one = {kernel::Approval::Answer::kApproved,
+         run + "-" + std::to_string(r.ref),
+         {},
+         *label,
+         INT64_MAX};
+  std::copy(r.digest.begin(), r.digest.end(), one.digest.begin());
+  return {};
+}
+
+// Only the one that the certificate names, once.
+std::optional<Fault> RunCheck::Impl::use_approval(const Record& r) {
+  state.approvals.clear();
+  if (r.ref == 0) return {};
+  const auto one = approved.find(r.ref);
+  if (one == approved.end())
+    return Fault{"approval", "it names one that was not given, or was used before"};
+  state.approvals.push_back(one->second);
+  approved.erase(one);
   return {};
 }
 

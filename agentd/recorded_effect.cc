@@ -10,6 +10,7 @@ using kernel::CborReader;
 using kernel::Record;
 
 constexpr size_t kMaxPath = 8192;
+constexpr size_t kMaxHow = 65536;  // not an open: both paths, attributes
 constexpr size_t kMaxImages = 16;
 
 Status items(CborReader& in, size_t wanted) {
@@ -36,7 +37,7 @@ Status choice(CborReader& in, T last, T& to) {
 Result<kernel::Effects> open_effect(const Record& record, CborReader& in) {
   kernel::OpenEffect out;
   out.path = record.object;
-  CG_CHECK(items(in, 6));
+  CG_CHECK(items(in, 7));
   CG_TRY(out.file.fsid, in.unsigned_int());
   out.file.ino = record.ino;
   CG_TRY(out.file.btime_ns, in.integer());
@@ -50,6 +51,7 @@ Result<kernel::Effects> open_effect(const Record& record, CborReader& in) {
   CG_TRY(const uint64_t mode, in.unsigned_int());
   if (mode > UINT32_MAX) return fail("its detail has a mode that is none");
   out.mode = static_cast<uint32_t>(mode);
+  CG_TRY(out.how, in.bytes(kMaxHow));
   return kernel::Effects(std::move(out));
 }
 

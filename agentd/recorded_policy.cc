@@ -68,7 +68,7 @@ Status subject(CborReader& in, Rule& rule) {
   CG_CHECK(key(in, 2));
   CG_TRY(rule.why, in.text(kMaxSentence));
   CG_CHECK(key(in, 3));
-  CG_CHECK(choice(in, kernel::Effect::kAllow, rule.effect));
+  CG_CHECK(choice(in, kernel::Effect::kAsk, rule.effect));
   CG_CHECK(key(in, 4));
   CG_TRY(const size_t verbs, in.array(kernel::kVerbs));
   rule.verbs.resize(verbs);
@@ -89,7 +89,7 @@ Status subject(CborReader& in, Rule& rule) {
   return endpoints(in, rule);
 }
 
-// Its terms: keys 8 to 13.
+// Its terms: keys 8 to 14.
 Status terms(CborReader& in, Rule& rule) {
   CG_CHECK(key(in, 8));
   CG_TRY(const std::vector<std::string> accept, texts(in));
@@ -110,6 +110,9 @@ Status terms(CborReader& in, Rule& rule) {
   CG_CHECK(key(in, 13));
   CG_TRY(const std::vector<std::string> clearance, texts(in));
   CG_TRY(rule.clearance, AcceptSet::parse(clearance, AcceptSet::Of::kTags));
+  CG_CHECK(key(in, 14));
+  CG_TRY(const uint64_t deadline, in.unsigned_int());
+  if (deadline != 0) rule.deadline_ns = deadline;
   return ok();
 }
 
@@ -135,8 +138,8 @@ Status zones(CborReader& in, Policy& policy) {
 Result<Policy> decode(const std::string& canonical) {
   CborReader in(octets(canonical), canonical.size());
   Policy out;
-  CG_TRY(const size_t parts, in.map(3));
-  if (parts != 3) return fail("a map has another length");
+  CG_TRY(const size_t parts, in.map(4));
+  if (parts != 4) return fail("a map has another length");
   CG_CHECK(key(in, 1));
   CG_TRY(out.name, in.text(kMaxText));
   CG_CHECK(key(in, 2));
@@ -145,12 +148,15 @@ Result<Policy> decode(const std::string& canonical) {
   CG_TRY(const size_t rules, in.array(kernel::kMaxRules));
   for (size_t i = 0; i < rules; ++i) {
     Rule rule;
-    CG_TRY(const size_t keys, in.map(13));
-    if (keys != 13) return fail("a rule has other keys");
+    CG_TRY(const size_t keys, in.map(14));
+    if (keys != 14) return fail("a rule has other keys");
     CG_CHECK(subject(in, rule));
     CG_CHECK(terms(in, rule));
     out.rules.push_back(std::move(rule));
   }
+  CG_CHECK(key(in, 4));
+  CG_CHECK(array_of(in, out.risk.size()));
+  for (kernel::Effect& one : out.risk) CG_CHECK(choice(in, kernel::Effect::kAsk, one));
   if (!in.done()) return fail("bytes after its end");
   const std::vector<uint8_t> again = out.canonical();
   if (!std::equal(again.begin(), again.end(), octets(canonical),

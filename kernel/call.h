@@ -40,6 +40,7 @@ struct OpenEffect {
   bool other_names = false;  // an existing file that has more names than this one
   uint64_t flags = 0;        // open flags as they will be performed
   uint32_t mode = 0;         // creation mode after umask, 0 when nothing is created
+  std::string how;           // not an open: the call's name; after NULs what else it does
 };
 
 // One file of an exec's chain: the named file, then script interpreters, then PT_INTERP.

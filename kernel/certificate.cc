@@ -28,6 +28,9 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kTokenRevoked, "TOKEN_REVOKED"},
     {Reason::kTokenWrongHolder, "TOKEN_WRONG_HOLDER"},
     {Reason::kRateLimited, "RATE_LIMITED"},
+    {Reason::kApprovalRequired, "APPROVAL_REQUIRED"},
+    {Reason::kApprovalDenied, "APPROVAL_DENIED"},
+    {Reason::kApprovalExpired, "APPROVAL_EXPIRED"},
     {Reason::kClearanceMissing, "CLEARANCE_MISSING"},
 };
 
@@ -40,13 +43,14 @@ struct Form {
     uint64_t set = 0;
     for (size_t i = 0; i < std::size(bits); ++i) set |= uint64_t{bits[i]} << i;
     CborWriter w(kTypicalRoom);
-    w.array(6);
+    w.array(7);
     w.unsigned_int(e.file.fsid);
     w.integer(e.file.btime_ns);
     w.unsigned_int(static_cast<uint64_t>(e.kind));
     w.unsigned_int(set);
     w.unsigned_int(e.flags);
     w.unsigned_int(e.mode);
+    w.bytes(e.how.data(), e.how.size());
     return {ActionForm::Kind::kOpen, e.path, e.file.ino, nullptr, {}, text(w)};
   }
   ActionForm operator()(const ExecEffect& e) const {

@@ -33,6 +33,9 @@ enum class Reason : uint8_t {
   kTokenRevoked = 17,      // TOKEN_REVOKED: a token of the chain was revoked
   kTokenWrongHolder = 18,  // TOKEN_WRONG_HOLDER: the chain ends with somebody else
   kRateLimited = 19,       // RATE_LIMITED: the token allows no more calls in this period
+  kApprovalRequired = 20,  // APPROVAL_REQUIRED: an operator must approve this very action
+  kApprovalDenied = 21,    // APPROVAL_DENIED: one said no
+  kApprovalExpired = 22,   // APPROVAL_EXPIRED: nobody answered in time
   kClearanceMissing = 26,  // CLEARANCE_MISSING: the sink has no clearance for a tag of the label
 };
 const char* reason_text(Reason reason);  // "UNTRUSTED_ORIGIN"
@@ -42,7 +45,7 @@ using Effects = std::variant<OpenEffect, ExecEffect, ConnectEffect>;
 
 // The exact effect as its digest covers it and a record holds it, so that the digest can be made
 // again from the record alone. `detail` is deterministic CBOR of what the other fields leave out:
-//   open     [fsid, btime, kind, bits (certificate.cc), flags, mode]
+//   open     [fsid, btime, kind, bits (certificate.cc), flags, mode, how]
 //   exec     [fsid, btime, inside, [[path, fsid, ino, btime, sha256, inside] of each further
 //   image],
 //             SHA-256 of the environment, cwd]
@@ -57,6 +60,10 @@ struct ActionForm {
 };
 ActionForm action_form(const Effects& effect);
 Digest strings_digest(const std::vector<std::string>& strings);
+struct Risked {
+  Risk level = Risk::kLow;
+  uint64_t subject = 0;  // hash of verb and object
+};
 
 // SHA-256 over the deterministic encoding of the exact effect; domain-separated by kind.
 Digest action_digest(const ActionForm& form);
@@ -98,6 +105,8 @@ class Certificate {
   }  // held connections to shut down first
   Durability durability() const { return durability_; }
   const std::vector<MeterUse>& meters() const { return meters_; }  // the last token's first
+  const std::string& approval() const { return approval_; }        // id; empty: none was needed
+  const Risked& risk() const { return risk_; }
 
  private:
   friend class Decider;
@@ -109,6 +118,8 @@ class Certificate {
   Label decision_, raised_, object_;
   std::vector<uint32_t> shut_;
   Durability durability_ = Durability::kOrdered;
+  std::string approval_;
+  Risked risk_;
 };
 
 struct Refusal {
@@ -119,6 +130,10 @@ struct Refusal {
   std::string
       argument;    // which part carried it: "agent" (the sandbox's own label), "file", "held …"
   Label decision;  // the label that was judged
+  Risk risk = Risk::kLow;
+  Digest digest{};           // APPROVAL_…: what must be approved,
+  uint64_t deadline_ns = 0;  // within which time
+  std::string approval{};    // the answer that was found
 };
 
 }  // namespace certgate::kernel

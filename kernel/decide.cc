@@ -114,6 +114,7 @@ class Decision {
   Refusal untrusted(const Rule& rule, const Label& judged) const;
   Refusal refusal(TokenFault fault) const;
   std::vector<MeterUse> take_meters() { return std::move(meters_); }
+  const Rule* asking() const { return asking_; }
 
  private:
   void find_candidates(const Question& q);
@@ -128,6 +129,7 @@ class Decision {
   std::vector<Step>* steps_;
   std::vector<uint32_t> candidates_;  // of the question being answered
   std::vector<MeterUse> meters_;      // of all questions answered
+  const Rule* asking_ = nullptr;      // the first ask rule that one of them met
 };
 
 void Decision::find_candidates(const Question& q) {
@@ -181,6 +183,7 @@ Refusal Decision::refusal(Reason reason, const Rule* rule, const Label& judged,
   }
   if (!why.empty()) out.why = std::move(why);
   out.decision = judged;
+  out.risk = risk_of(call_.effect, judged, state_.seen).level;
   return out;
 }
 
@@ -222,6 +225,8 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
       note(q, i, Outcome::kForbids, judged);
       return refusal(Reason::kForbidden, &rule, judged);
     }
+    // One that does not accept the label asks all the same: taint must not free a call.
+    if (rule.effect == Effect::kAsk && asking_ == nullptr) asking_ = &rule;
     if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
       if (rejecting == nullptr) rejecting = &rule;
       note(q, i, Outcome::kRejects, judged);
@@ -237,7 +242,7 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
       note(q, i, Outcome::kUsedUp, judged);
     } else {
       allowing = {&rule, i};
-      note(q, i, Outcome::kAllows, judged);
+      note(q, i, rule.effect == Effect::kAsk ? Outcome::kAsks : Outcome::kAllows, judged);
     }
   }
   if (q.forbid_only || allowing.rule != nullptr) return allowing;
@@ -257,6 +262,31 @@ Decider::Decider(const Policy& policy, TokenChain chain, std::string holder)
 
 Decider::Decider(const Policy& policy, const Token& token)
     : Decider(policy, TokenChain{token}, token.holder) {}
+
+std::optional<Refusal> Decider::ask(const State& state, const Instant& now, const Rule* asking,
+                                    Certificate& certificate) const {
+  const Effect by_risk = policy_.risk[static_cast<size_t>(certificate.risk_.level)];
+  // What needs no rule stays inside the sandbox.
+  if (certificate.rules_.empty()) return {};
+  const Rule& rule = asking != nullptr ? *asking : policy_.rules[certificate.rules_[0].rule];
+  if (stricter(rule.effect, by_risk) == Effect::kAllow) return {};
+  Refusal out{Reason::kForbidden, rule.id, rule.why, {}, "risk", certificate.decision_};
+  out.risk = certificate.risk_.level;
+  if (by_risk == Effect::kForbid) return out;
+  out.argument.clear();
+  out.digest = certificate.digest_;
+  out.deadline_ns = rule.deadline_ns.value_or(kDefaultDeadline_ns);
+  out.reason = Reason::kApprovalRequired;
+  for (const Approval& one : state.approvals) {
+    const bool fits = one.digest == out.digest && one.label.covers(out.decision);
+    if (!fits || now.boot_ns >= one.until_ns) continue;
+    certificate.approval_ = out.approval = one.id;
+    if (one.answer == Approval::Answer::kApproved) return {};
+    out.reason = one.answer == Approval::Answer::kDenied ? Reason::kApprovalDenied
+                                                         : Reason::kApprovalExpired;
+  }
+  return out;
+}
 
 Verdict Decider::decide(const State& state, const Call& call, const Instant& now,
                         std::vector<Step>* steps) const {
@@ -303,13 +333,18 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
   }
   if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);
 
+  cert.risk_ = risk_of(call.effect, cert.decision_, state.seen);
   auto raised = raise(state, cert.raised_);
-  if (auto* refusal = std::get_if<Refusal>(&raised)) return std::move(*refusal);
+  if (auto* refusal = std::get_if<Refusal>(&raised)) {
+    refusal->risk = cert.risk_.level;
+    return std::move(*refusal);
+  }
   cert.shut_ = std::move(std::get<Raise>(raised).shut);
   ActionForm form = action_form(call.effect);
   cert.digest_ = action_digest(form);
   cert.detail_ = std::move(form.detail);
   cert.meters_ = decision.take_meters();
+  if (auto asked = ask(state, now, decision.asking(), cert)) return *std::move(asked);
   return cert;
 }
 
@@ -361,6 +396,8 @@ void apply(State& state, const Certificate& certificate) {
     if (use.meter >= meters.size()) meters.resize(use.meter + 1);
     meters[use.meter] = {use.used, use.full_ns};
   }
+  remember(certificate.risk().subject, state.seen);
+  std::erase_if(state.approvals, [&](const Approval& a) { return a.id == certificate.approval(); });
 }
 
 }  // namespace certgate::kernel

@@ -17,9 +17,12 @@
 // A raise (P grows) is a transaction: a held writable file whose rule does not accept the new label
 // refuses the call (HELD_WRITABLE); held connections whose rule does not accept it are listed in
 // Certificate::shut and must be shut down before the call is answered.
+// Approvals are looked at when all else holds. One is good for one action digest under no more than
+// the label that the operator saw, once: apply() takes it away.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -28,6 +31,7 @@
 #include "kernel/certificate.h"
 #include "kernel/label.h"
 #include "kernel/policy.h"
+#include "kernel/risk.h"
 #include "kernel/rule_index.h"
 #include "kernel/token_check.h"
 
@@ -39,12 +43,23 @@ struct Held {
   std::string object;  // path or host:port, for the refusal
 };
 
+// What became of one request to the operators.
+struct Approval {
+  enum class Answer : uint8_t { kApproved, kDenied, kExpired } answer = Answer::kExpired;
+  std::string id;        // of the request
+  Digest digest{};       // of the one action
+  Label label;           // that it was asked under
+  int64_t until_ns = 0;  // CLOCK_BOOTTIME
+};
+
 // What the run has accumulated. Owned by the supervisor (under its session lock).
 struct State {
   Label label;                 // of the sandbox
   std::vector<uint64_t> used;  // calls per rule, parallel to Policy::rules
   TokenStates tokens;          // as the ledger says, read before each decision
   std::vector<Held> held;      // live handles, index = what Certificate::shut names
+  std::vector<Approval> approvals;
+  std::vector<uint64_t> seen;  // risk.h
 };
 
 struct Call {
@@ -65,6 +80,7 @@ struct Step {
     kExpired,
     kUsedUp,
     kAllows,
+    kAsks,
   };
   Verb verb = Verb::kRead;
   size_t image = 0;  // exec: which file of the chain
@@ -101,6 +117,8 @@ class Decider {
   const std::string& holder() const { return holder_; }
 
  private:
+  std::optional<Refusal> ask(const State& state, const Instant& now, const Rule* asking,
+                             Certificate& certificate) const;
   const Policy& policy_;
   RuleIndex index_;
   TokenChain chain_;

@@ -23,7 +23,7 @@ void put_paths(CborWriter& w, const std::vector<PathPattern>& paths) {
 }
 
 void put_rule(CborWriter& w, const Rule& rule) {
-  w.map(13);
+  w.map(14);
   w.unsigned_int(1), w.text(rule.id);
   w.unsigned_int(2), w.text(rule.why);
   w.unsigned_int(3), w.unsigned_int(static_cast<uint64_t>(rule.effect));
@@ -45,6 +45,7 @@ void put_rule(CborWriter& w, const Rule& rule) {
   w.unsigned_int(11), w.unsigned_int(rule.budget.value_or(0));
   w.unsigned_int(12), w.unsigned_int(static_cast<uint64_t>(rule.durability));
   w.unsigned_int(13), put_texts(w, rule.clearance.texts());
+  w.unsigned_int(14), w.unsigned_int(rule.deadline_ns.value_or(0));
 }
 
 bool has(const Rule& rule, Verb verb) {
@@ -75,6 +76,12 @@ Status validate(const Rule& rule) {
     return fail(name + " has a clearance, which only a rule that allows to connect can have");
   if (rule.ttl_ns == 0u || rule.budget == 0u)
     return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
+  const bool asks = rule.effect == Effect::kAsk;
+  if (rule.deadline_ns && (!asks || *rule.deadline_ns == 0 || *rule.deadline_ns > kMaxDeadline_ns))
+    return fail(name + ": a deadline is for ask rules, and at most 1h");
+  const auto is_udp = [](const EndpointPattern& e) { return e.transport == Transport::kUdp; };
+  if (asks && std::any_of(rule.endpoints.begin(), rule.endpoints.end(), is_udp))
+    return fail(name + " asks about datagrams, which do not wait; allow or forbid them");
   return ok();
 }
 
@@ -95,7 +102,7 @@ bool Rule::spells(std::string_view path) const {
 
 std::vector<uint8_t> Policy::canonical() const {
   CborWriter w;
-  w.map(3);
+  w.map(4);
   w.unsigned_int(1), w.text(name);
   w.unsigned_int(2), w.array(zones.size());
   for (const Zone& z : zones) {
@@ -107,6 +114,8 @@ std::vector<uint8_t> Policy::canonical() const {
   }
   w.unsigned_int(3), w.array(rules.size());
   for (const Rule& r : rules) put_rule(w, r);
+  w.unsigned_int(4), w.array(risk.size());
+  for (const Effect e : risk) w.unsigned_int(static_cast<uint64_t>(e));
   return w.take();
 }
 
@@ -136,7 +145,7 @@ Label Policy::zone_secrecy(std::string_view path) const {
 std::set<uint16_t> Policy::udp_ports() const {
   std::set<uint16_t> ports;
   for (const Rule& rule : rules) {
-    if (rule.effect != Effect::kAllow) continue;
+    if (!rule.grants()) continue;
     for (const EndpointPattern& e : rule.endpoints) {
       if (e.transport != Transport::kUdp) continue;
       for (uint32_t port = e.port_first; port <= e.port_last; ++port) {
@@ -153,6 +162,9 @@ Status validate(const Policy& policy) {
     return fail("more than 20,000 rules or zones");
   for (const Zone& z : policy.zones)
     if (!z.origin && z.secrecy.empty()) return fail("zone '" + z.name + "' says nothing");
+  const auto& [low, medium, high] = policy.risk;
+  if (stricter(low, medium) != medium || stricter(medium, high) != high)
+    return fail("a higher risk is treated more mildly than a lower one");
   std::set<std::string_view> ids;
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate(rule));

@@ -3,8 +3,10 @@
 // agentd's compiler turns a TOML file into this; `canonical()` is its deterministic CBOR, and the
 // SHA-256 of that is the policy digest every record names. Rules are tried in this order:
 //   1. a forbid rule that matches the object  -> FORBIDDEN, whatever else matches
-//   2. the first allow rule that matches the object and accepts the label -> allowed by it
-//   3. some allow rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
+//   2. the first allow or ask rule that matches the object and accepts the label decides
+//      -> allowed by it; after an operator's approval of this very action (APPROVAL_REQUIRED) where
+//      it, or a rule before it that matches the object, asks
+//   3. some such rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
 //      (the refusal names the first of them, and the first origin that it does not accept)
 //   4. nothing matched -> SCOPE_MISSING
 // A connect rule is also a sink: where it accepts the label but has no clearance for a tag of it,
@@ -25,6 +27,8 @@
 //   internal address (address.h) is reached only by a block that lies within internal ranges.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -45,7 +49,13 @@ inline constexpr unsigned kMaxUdpPorts = 64;  // of one policy: each is a socket
 const char* verb_text(Verb verb);  // "exec"
 Result<Verb> parse_verb(std::string_view text);
 
-enum class Effect : uint8_t { kForbid, kAllow };
+enum class Effect : uint8_t { kForbid, kAllow, kAsk };
+constexpr Effect stricter(Effect a, Effect b) {
+  return a == Effect::kForbid || b == Effect::kForbid ? Effect::kForbid : std::max(a, b);
+}
+enum class Risk : uint8_t { kLow, kMedium, kHigh };  // risk.h
+inline constexpr size_t kRisks = 3;
+inline constexpr uint64_t kDefaultDeadline_ns = 120'000'000'000, kMaxDeadline_ns = 3600'000'000'000;
 // When the record must be safe before the effect: `ordered` = the append returned (survives the
 // death of our processes), `strict` = fdatasync returned (survives power loss).
 enum class Durability : uint8_t { kOrdered, kStrict };
@@ -111,12 +121,14 @@ struct Rule {
   std::vector<EndpointPattern> endpoints;       // connect (tcp, udp)
   AcceptSet accept;                             // origins this scope accepts; unused for forbid
   AcceptSet clearance{AcceptSet::Of::kTags};    // connect: secrecy tags that may leave by it
+  std::optional<uint64_t> deadline_ns;          // ask: else kDefaultDeadline_ns
   std::optional<Origin> origin;    // connect: what the peer's bytes are, else web:<host>
   std::optional<uint64_t> ttl_ns;  // valid this long from the start of the run
   std::optional<uint64_t> budget;  // calls per run
   Durability durability = Durability::kOrdered;
   std::string source;                        // "file:line" it came from; not part of the digest
   bool spells(std::string_view path) const;  // see PathPattern
+  bool grants() const { return effect != Effect::kForbid; }  // at once, or when approved
 };
 
 // Origin of files without a label of their own: the longest matching pattern that has one wins.
@@ -133,6 +145,8 @@ struct Policy {
   std::string name;
   std::vector<Zone> zones;
   std::vector<Rule> rules;
+  // What a call of each risk that the rules grant needs; never milder for a higher one.
+  std::array<Effect, kRisks> risk{Effect::kAllow, Effect::kAllow, Effect::kAllow};
 
   // Deterministic CBOR of everything that decides (not `source`).
   std::vector<uint8_t> canonical() const;
@@ -141,6 +155,7 @@ struct Policy {
   Label zone_label(std::string_view path) const;
   Label zone_secrecy(std::string_view path) const;
   // The UDP ports that allow rules name; at most one more than kMaxUdpPorts.
+  // The UDP ports that granting rules name; at most one more than kMaxUdpPorts.
   std::set<uint16_t> udp_ports() const;
 };
 

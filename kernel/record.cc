@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernel/cbor.h"
+#include "kernel/policy.h"
 
 namespace certgate::kernel {
 namespace {
@@ -39,8 +40,9 @@ enum Key : uint8_t {
   kLineage,
   kBody,
   kArgs = 35,
+  kRisk,
 };
-constexpr size_t kKeys = 30;
+constexpr size_t kKeys = 31;
 
 enum Major : uint8_t {
   kUnsignedMajor = 0,
@@ -191,6 +193,8 @@ const char* record_kind_text(RecordKind kind) {
       return "revoke";
     case RecordKind::kEpoch:
       return "epoch";
+    case RecordKind::kApproval:
+      return "approval";
     case RecordKind::kPolicy:
       return "policy";
   }
@@ -203,7 +207,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   const size_t start = out.size();
   out.resize(start + room_for(r));
   // The number of fields comes first but is known last: leave room for its longest head (2 bytes,
-  // 30 keys) and close the gap when one byte is enough.
+  // 31 keys) and close the gap when one byte is enough.
   uint8_t* const base = out.data() + start;
   Fields fields(base + 2);
   fields.number(kKind, static_cast<uint64_t>(r.kind));
@@ -230,6 +234,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   fields.numbers(kLineage, r.lineage);
   fields.bytes(kBody, r.body, kMaxRecordBodyBytes);
   fields.digest(kArgs, r.args);
+  fields.number(kRisk, r.risk);
 
   uint8_t* const head_end = put_cbor_head(base, kMapMajor, fields.count());
   const auto body = static_cast<size_t>(fields.end() - (base + 2));

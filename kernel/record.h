@@ -32,6 +32,8 @@
 //   order, the seq of the record that brought it in, 0 = the start; absent when all are 0
 //   29  body       bytes  policy: a part of it (agentd/recorded_policy.h); count = bytes in all
 //   35  args       bytes  32: digest of all arguments, when argv holds them not whole
+//   36  risk       uint   Risk, absent when low
+//   ref of a certificate, refusal or approval: also the seq of the request that was asked
 #pragma once
 
 #include <cstdint>
@@ -67,6 +69,8 @@ enum class RecordKind : uint8_t {
   kRaise = 8,    // the label rose because of another run: raised = to, ino = of the file, why
   kRevoke = 9,   // token: no call by this one or one made from it any more
   kEpoch = 10,   // count: the authority's epoch from now on; tokens of another are over
+  // grade: asked, approved, denied, expired, withdrawn; digest: of the action
+  kApproval = 11,
   kPolicy = 12,  // a part of the policy that the run began with
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
@@ -93,6 +97,7 @@ struct Record {
   std::string detail, body;
   std::vector<uint64_t> lineage;
   std::vector<uint8_t> args;  // empty or 32 bytes
+  uint8_t risk = 0;
 
   std::string id() const;  // "<run>-<seq>"
   bool operator==(const Record&) const = default;

@@ -232,4 +232,32 @@ bool makes_directory(const ChangeRow& row) { return row.perform == perform_mkdir
 
 bool removes(const ChangeRow& row) { return row.perform == perform_unlink; }
 
+std::string change_text(const Changed& c) {
+  // How many of the arguments after the path are numbers that count.
+  constexpr std::pair<Perform, int> kNumbers[] = {{perform_mkdir, 1},
+                                                  {perform_mknod, 2},
+                                                  {perform_truncate, 1},
+                                                  {perform_chmod, 1},
+                                                  {perform_chown, 2}};
+  std::string out = c.row.name;
+  const auto add = [&out](const std::string& part) { (out += '\0') += part; };
+  if (c.row.b.path >= 0) add(c.a.path), add(c.b.path);
+  if (!c.text.empty()) add(c.text);
+  for (const auto& [perform, count] : kNumbers) {
+    for (int i = 1; c.row.perform == perform && i <= count; ++i)
+      add(std::to_string(c.arg(c.row.a.path + i)));
+  }
+  if (c.row.perform == perform_setxattr) {
+    add(std::to_string(c.arg(4)));
+    add(std::string(c.value.begin(), c.value.end()));
+  }
+  if (c.times) {
+    for (const timespec& t : *c.times)
+      add(std::to_string(t.tv_sec)), add(std::to_string(t.tv_nsec));
+  }
+  if (c.row.nr == SYS_renameat2) add(std::to_string(c.arg(4)));
+  if (c.row.flags >= 0) add(std::to_string(c.flags()));
+  return out;
+}
+
 }  // namespace certgate::supervisor

@@ -66,5 +66,7 @@ struct Changed {
 const ChangeRow* change_row(int nr);
 bool makes_directory(const ChangeRow& row);
 bool removes(const ChangeRow& row);
+// For a certificate (OpenEffect::how): the call, both paths, and all else that decides what it does.
+std::string change_text(const Changed& c);
 
 }  // namespace certgate::supervisor

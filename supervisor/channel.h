@@ -2,7 +2,8 @@
 //
 //   authority → supervisor, first:  [1, run, token chain, public key (32 bytes), next seq]
 //                                    + fds: segment (O_APPEND), label table, label names
-//                                    (read-only), reader table, epoch (read-only), then the slot
+//                                    (read-only), reader table, epoch (read-only), the operator
+//                                    line (operator_line.h), then the slot
 //                                    of each token (token_slot.h)
 //   supervisor → authority:         [2, fsid, ino, btime_ns, label text]   store: file label joins
 //   this authority → supervisor:         [3, "" or error text, code]             answer to 2
@@ -33,6 +34,7 @@ struct Grant {
   sandbox::UniqueFd label_names;
   sandbox::UniqueFd readers;  // see reader_table.h
   sandbox::UniqueFd epoch;    // see token_ledger.h
+  sandbox::UniqueFd line;     // see operator_line.h
   std::vector<sandbox::UniqueFd> token_slots;
 };
 

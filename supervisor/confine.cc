@@ -64,7 +64,7 @@ const std::vector<OwnTest>& all_tests() {
 
 bool names_hosts(const kernel::Policy& policy) {
   return std::any_of(policy.rules.begin(), policy.rules.end(), [](const kernel::Rule& rule) {
-    return rule.effect == kernel::Effect::kAllow && !rule.endpoints.empty();
+    return rule.grants() && !rule.endpoints.empty();
   });
 }
 

@@ -124,7 +124,7 @@ void NetCalls::connect(const TrappedCall& call) {
   // A datagram socket's connect sends nothing; what it sends later is judged where it arrives.
   if (effect.transport == kernel::Transport::kUdp) return answer(perform_inside(pin));
   if (mutant(Mutant::kUnixPath) && pin.node) pin.effect_.inside = true;
-  const CallInfo info{call.tid, "connect", object_text(effect)};
+  const CallInfo info{call.tid, "connect", object_text(effect), Waits::kYes};
   if (effect.transport == kernel::Transport::kUnix && !effect.inside && pin.type != SOCK_STREAM) {
     return answer(trap_.session.refuse_constraint(
         info, effect.path, kernel::Verb::kConnect,
@@ -133,7 +133,7 @@ void NetCalls::connect(const TrappedCall& call) {
   Hold hold;
   if (!effect.inside) hold.kind = Hold::Kind::kConnection;
   Judged judged = trap_.session.judge(info, kernel::Call{effect, {}}, hold);
-  if (!judged.certificate) return answer(judged.error);
+  if (!judged.certificate) return trap_.decline(call, judged);
   if (mutant(Mutant::kAddressCopy)) {
     ::usleep(200);
     (void)(decoder_.socket(call, pin) + decoder_.address(call, pin));

@@ -75,7 +75,7 @@ void ExecCalls::handle(const TrappedCall& call) {
   PinnedExec pin;
   const int error = decode(call, pin);
   if (!trap_.listener.valid(call.id)) return;
-  const CallInfo info{call.tid, name_of(call.nr), pin.asked};
+  const CallInfo info{call.tid, name_of(call.nr), pin.asked, Waits::kYes};
   if (error == EKEYREJECTED) {
     // Runnable for the kernel, but not provable by us.
     trap_.listener.refuse(
@@ -97,10 +97,7 @@ void ExecCalls::handle(const TrappedCall& call) {
     }
   }
   Judged judged = trap_.session.judge(info, judged_call, Hold{});
-  if (!judged.certificate) {
-    trap_.listener.refuse(call.id, judged.error);
-    return;
-  }
+  if (!judged.certificate) return trap_.decline(call, judged);
   perform(call, std::move(judged), pin);
 }
 

@@ -25,7 +25,7 @@ Address address_for(uint32_t number) {
 template <typename Predicate>
 bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predicate predicate) {
   for (const kernel::Rule& rule : policy.rules) {
-    if (rule.effect != kernel::Effect::kAllow) continue;
+    if (!rule.grants()) continue;
     for (const kernel::EndpointPattern& e : rule.endpoints) {
       if (e.transport != kernel::Transport::kUnix && e.host.could_match_name(name) &&
           predicate(rule, e))

@@ -340,7 +340,7 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
     trap_.listener.refuse(call.id, error);
     return Attempt::kDone;
   }
-  const CallInfo info{call.tid, row_of(call.nr)->name, pin->asked};
+  const CallInfo info{call.tid, row_of(call.nr)->name, pin->asked, Waits::kYes};
   if (is_process_memory(pin->path)) {
     const kernel::Verb verb = pin->write ? kernel::Verb::kWrite : kernel::Verb::kRead;
     trap_.listener.refuse(call.id,
@@ -353,7 +353,7 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   const kernel::Call judged_call{pin->effect(), label_of(*pin)};
   Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin), mark_of(*pin));
   if (!judged.certificate) {
-    trap_.listener.refuse(call.id, judged.error);
+    trap_.decline(call, judged);
     return Attempt::kDone;
   }
   // The mutant's delay must not hold up the changes that it waits for.

@@ -159,6 +159,7 @@ kernel::OpenEffect PinnedPath::effect() const {
   e.replaces = replaces && !mutant(Mutant::kReplaces);
   e.other_names = !mutant(Mutant::kOtherNames) && object &&
                   facts.kind == kernel::FileKind::kRegular && facts.nlink > 1;
+  e.how = how;
   return e;
 }
 
@@ -268,17 +269,25 @@ void PathChanges::handle(const TrappedCall& call) {
     error = EXDEV;
   changed.a.replaces = changed.a.dir && !makes_directory(row) && !removes(row);
   changed.b.replaces = static_cast<bool>(changed.b.dir);
+  changed.a.how = changed.b.how = change_text(changed);
+  const auto judged_here = [&](const PinnedPath& path) {
+    return error == 0 && (path.dir || path.object) && !path.nameless;
+  };
+  // An approval is used once: none before the other is there.
+  for (const PinnedPath* path : {&changed.a, &changed.b}) {
+    if (row.b.path < 0 || !judged_here(*path)) continue;
+    const auto asked =
+        trap_.session.ask_first({call.tid, row.name, path->asked, Waits::kYes}, {path->effect(), {}});
+    if (asked) return trap_.decline(call, *asked);
+  }
   uint64_t seq = 0;
   uint32_t rule = 0;
   for (const PinnedPath* path : {&changed.a, &changed.b}) {
-    if (error != 0 || (!path->dir && !path->object) || path->nameless) continue;
+    if (!judged_here(*path)) continue;
     const Judged judged =
-        trap_.session.judge({call.tid, row.name, path->asked}, kernel::Call{path->effect(), {}},
-                            Hold{}, mark_of(*path));
-    if (!judged.certificate) {
-      trap_.listener.refuse(call.id, judged.error);
-      return;
-    }
+        trap_.session.judge({call.tid, row.name, path->asked, Waits::kYes},
+                            kernel::Call{path->effect(), {}}, Hold{}, mark_of(*path));
+    if (!judged.certificate) return trap_.decline(call, judged);
     if (kernel::action_digest(path->effect()) != judged.certificate->digest()) error = EACCES;
     seq = judged.seq;
     // Two names of one file must be one rule's matter: else what a raise takes away under one name

@@ -28,6 +28,7 @@ struct PinnedPath {
   int absent = 0;          // entry: why nothing has this name, ENOENT or what looking gave
   bool inside = false;     // on one of the sandbox's own file systems
   bool replaces = false;   // entry: another thing has the name afterwards
+  std::string how;         // what the call does, exactly: see OpenEffect
   bool nameless = false;   // a descriptor's object that no path leads to: nobody else's
 
   kernel::OpenEffect effect() const;

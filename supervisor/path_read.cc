@@ -181,12 +181,11 @@ void PathReads::handle(const TrappedCall& call) {
     effect.kind = pinned.facts.kind;
     effect.file = pinned.facts.identity;
     effect.read = true;
-    const Judged judged = trap_.session.judge({call.tid, pinned.row->name, pinned.asked},
+    effect.how = pinned.row->name;
+    if (!pinned.attribute.empty()) (effect.how += '\0') += pinned.attribute;
+    const Judged judged = trap_.session.judge({call.tid, pinned.row->name, pinned.asked, Waits::kYes},
                                               kernel::Call{effect, label_of(pinned)}, Hold{});
-    if (!judged.certificate) {
-      trap_.listener.refuse(call.id, judged.error);
-      return;
-    }
+    if (!judged.certificate) return trap_.decline(call, judged);
     if (kernel::action_digest(effect) != judged.certificate->digest()) error = EACCES;
   }
   if (error != 0) {

@@ -56,6 +56,7 @@ Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recor
       channel_(channel),
       ledger_(ledger),
       report_(report),
+      may_ask_(asks(decider_.policy())),
       started_ns_(boot_ns()) {
   state_.label = std::move(initial);
   lineage_ = Lineage(state_.label);
@@ -110,7 +111,7 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
   for (int i = 0; i < kMaxDecisions; ++i) {
     kernel::Verdict verdict = decide(call);
     if (auto* refusal = std::get_if<kernel::Refusal>(&verdict))
-      return refused(info, call, *refusal);
+      return ask(info, call, *refusal);
     auto& certificate = std::get<kernel::Certificate>(verdict);
     const uint64_t decided_on = changes_;
     if (const Status joined = join_before(lock, certificate, hold, mark); !joined) {
@@ -160,6 +161,8 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   record.count = calls_left(certificate);
   record.detail = certificate.detail();
   record.lineage = lineage_.of(certificate.decision_label(), kernel::kThisRecord);
+  record.ref = request_seq(certificate.approval());
+  record.risk = static_cast<uint8_t>(certificate.risk().level);
   const auto seq = recorder_.append(std::move(record), certificate.durability());
   if (!seq) {
     fatal(seq.error().what);
@@ -169,6 +172,7 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   shut(certificate.shut());
   if (raises) ++changes_;
   lineage_.rise(certificate.raised_to(), *seq);
+  if (raises) ++changes_, note_rise(certificate.raised_to(), *seq, object_text(call.effect));
   kernel::apply(state_, certificate);
   keep(out, hold, call);
   return out;
@@ -372,6 +376,7 @@ void Session::rise(const kernel::Label& label, const ReaderTable::Request& reque
   shut(raise->shut);
   ++changes_;
   lineage_.rise(raise->to, *seq);
+  note_rise(raise->to, *seq, "the agent " + request.run);
   state_.label = raise->to;
 }
 
@@ -392,6 +397,7 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   }
   record.argument = refusal.argument;
   record.why = refusal.why;
+  note_answer(refusal, record);
   record.error = static_cast<uint32_t>(out.error);
   if (report_ == Report::kSelfTest) record.grade = kernel::kSelfTestGrade;
   const kernel::Record copy = record;

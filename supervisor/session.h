@@ -34,6 +34,7 @@
 #include "kernel/decide.h"
 #include "kernel/record.h"
 #include "sandbox/fd.h"
+#include "supervisor/approvals.h"
 #include "supervisor/channel.h"
 #include "supervisor/label_view.h"
 #include "supervisor/lineage.h"
@@ -47,11 +48,15 @@ inline constexpr size_t kMaxHeld = kMaxHeldFiles;  // handles of one agent
 inline constexpr size_t kPruneHeldAt = 512;        // look for dead ones beyond this
 inline constexpr size_t kMaxReportedLines = 200;   // refusals printed per run; all are in the log
 
+// Whether who handles the call can let it wait for an operator (approvals.h).
+enum class Waits : uint8_t { kNo, kYes };
+
 // What a record says about a call beyond the effect itself.
 struct CallInfo {
   int pid = 0;
   const char* call = "";
   std::string asked;  // as the agent wrote it
+  Waits waits = Waits::kNo;
 };
 
 // What will outlive the call, if anything.
@@ -79,6 +84,7 @@ struct Judged {
   uint64_t seq = 0;   // of the certificate's or refusal's record
   uint64_t hold = 0;  // id for settle_* / release, 0 = none
   int error = 0;      // errno for the caller when refused
+  uint64_t asks = 0;  // neither: the request that it waits for (Approvals::attach)
   const kernel::Rule* rule(const kernel::Policy& policy, size_t i) const {
     return &policy.rules[certificate->rules()[i].rule];
   }
@@ -94,6 +100,13 @@ class Session {
 
   Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark = {});
+  // For a call of several parts, before any of them is judged: when this one needs an operator's
+  // approval, what judge() would say.
+  std::optional<Judged> ask_first(const CallInfo& info, const kernel::Call& call);
+  // From now on calls that need an approval wait there.
+  void ask_through(Approvals* approvals) { approvals_ = approvals; }
+  void answered(const Waiting& waiting, const ApprovalAnswer& answer);
+  void withdrawn(const Waiting& waiting);
   // Refuses a form of call that is never performed. Returns the errno for the caller.
   int refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
                         const std::string& why);
@@ -166,6 +179,10 @@ class Session {
   void erase_held(size_t index);
   Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
   void report(const kernel::Record& record, uint64_t seq);
+  Judged ask(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
+  void note_approval(const Waiting& waiting, const char* what, const ApprovalAnswer& answer);
+  void note_answer(const kernel::Refusal& refusal, kernel::Record& record);
+  void note_rise(const kernel::Label& to, uint64_t seq, const std::string& by);
   kernel::Instant now() const;
 
   const kernel::Decider decider_;
@@ -175,6 +192,8 @@ class Session {
   Channel& channel_;
   TokenLedger& ledger_;
   const Report report_;
+  const bool may_ask_;  // the policy has something to ask
+  Approvals* approvals_ = nullptr;
   const int64_t started_ns_;
   std::function<void(const std::string&)> fatal_;
   mutable std::mutex mutex_;  // guards all below
@@ -185,10 +204,16 @@ class Session {
   kernel::State state_;
   Lineage lineage_;         // of the label
   std::vector<Held> held_;  // parallel to state_.held
+  std::vector<std::string> came_in_;  // how each origin did that joined the label
   uint64_t next_hold_ = 1;
   size_t reported_ = 0;
   std::set<std::string> reported_once_;
 };
+
+// Whether the policy ever asks an operator.
+bool asks(const kernel::Policy& policy);
+// Of "<run>-<seq>"; 0 of nothing.
+uint64_t request_seq(const std::string& approval);
 
 // True while some process has the file behind this O_PATH descriptor open for writing (also through
 // a shared mapping or a descriptor in flight). Errs on the side of true.

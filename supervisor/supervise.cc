@@ -80,38 +80,36 @@ void kill_sandbox(int init_pidfd) {
   ::syscall(SYS_pidfd_send_signal, init_pidfd, SIGKILL, nullptr, 0);
 }
 
-// The notify thread: opens are served here, on the CPU the caller trapped on; all else is handed
-// on.
+// Opens are served where this is called; all that may take longer is handed on.
+void dispatch(const sandbox::TrappedCall& call, const sandbox::Listener& listener, OpenCalls& opens,
+              ExecCalls& execs, NetCalls& net, PathChanges& changes, PathReads& reads) {
+  switch (call.nr) {
+    case SYS_open:
+    case SYS_openat:
+    case SYS_openat2:
+    case SYS_creat:
+      return opens.handle(call);
+    case SYS_execve:
+    case SYS_execveat:
+      return execs.submit(call);
+    case SYS_connect:
+    case SYS_bind:
+      return net.handle(call);
+    default:
+      if (PathChanges::handles(call.nr)) return changes.handle(call);
+      if (PathReads::handles(call.nr)) return reads.handle(call);
+      listener.refuse(call.id, ENOSYS);  // the filter and this list disagree: nothing happens
+  }
+}
+
+// The notify thread: on the CPU the caller trapped on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
                  NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate) {
   for (;;) {
     rate.wait_for_room();
     const auto call = listener.receive();
     if (!call) return;
-    switch (call->nr) {
-      case SYS_open:
-      case SYS_openat:
-      case SYS_openat2:
-      case SYS_creat:
-        opens.handle(*call);
-        break;
-      case SYS_execve:
-      case SYS_execveat:
-        execs.submit(*call);
-        break;
-      case SYS_connect:
-      case SYS_bind:
-        net.handle(*call);
-        break;
-      default:
-        if (PathChanges::handles(call->nr)) {
-          changes.handle(*call);
-        } else if (PathReads::handles(call->nr)) {
-          reads.handle(*call);
-        } else {
-          listener.refuse(call->id, ENOSYS);  // the filter and this list disagree: nothing happens
-        }
-    }
+    dispatch(*call, listener, opens, execs, net, changes, reads);
   }
 }
 
@@ -342,6 +340,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   asio::io_context io(1);
   AgentTerminal agent_terminal;
   CG_TRY(const auto pump, make_terminal(io, terminal, box, agent_terminal));
+  Approvals approvals(listener, session, std::move(grant.line), hosting.approve_options);
+  session.ask_through(&approvals);
   const PathWalk walk(box.root.get());
   Trap trap{listener,
             session,
@@ -350,7 +350,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
             InheritedStdio::of_this_process(hosting.spec.terminal),
             ::geteuid(),
             ::getegid(),
-            std::move(agent_terminal)};
+            std::move(agent_terminal),
+            &approvals};
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);
@@ -368,6 +369,13 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
                           digests));
   // Both end with the process: they have nobody to serve once the sandbox is gone.
   std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); }).detach();
+  // Who was approved comes a second time, on a thread with hints of its own.
+  OpenCalls opens_again(trap, pool, bindings, digests);
+  std::thread([&] {
+    approvals.serve([&](const sandbox::TrappedCall& call) {
+      dispatch(call, listener, opens_again, execs, net, changes, reads);
+    });
+  }).detach();
   note_stdin(readers);
   std::thread([&] { serve_raise_requests(readers, asked_labels, session); }).detach();
 

@@ -31,6 +31,7 @@ struct Hosting {
   std::optional<uint64_t> timeout_ns;  // then the agent and all it started are ended
   const sandbox::Cgroup& cgroup;       // that the spec's entrances lead to
   uint64_t records_per_second = 10000;
+  std::string approve_options = {};  // what `certgate approve` needs beside the id
 };
 
 // Exit statuses of `certgate run` that are not the command's own.

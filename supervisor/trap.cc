@@ -34,6 +34,11 @@ bool InheritedStdio::covers(const ObjectFacts& facts, bool read, bool write) con
   return false;
 }
 
+void Trap::decline(const sandbox::TrappedCall& call, const Judged& judged) const {
+  if (judged.asks != 0) return approvals->attach(call, judged.asks);
+  listener.refuse(call.id, judged.error);
+}
+
 int Trap::base_of(int tid, int dirfd, const std::string& path, sandbox::UniqueFd& out) {
   if (!path.empty() && path[0] == '/') return 0;
   const std::string what = dirfd == AT_FDCWD ? "cwd" : "fd/" + std::to_string(dirfd);

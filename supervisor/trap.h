@@ -42,6 +42,10 @@ struct Trap {
   uid_t uid = 0;  // of the agent and of us
   gid_t gid = 0;
   AgentTerminal terminal;
+  Approvals* approvals = nullptr;
+
+  // What was not certified: refused, or left to wait for an operator.
+  void decline(const sandbox::TrappedCall& call, const Judged& judged) const;
 
   // The base of a relative path: the caller's cwd (AT_FDCWD) or one of its descriptors, pinned.
   // 0 or errno; `out` stays empty for an absolute path.

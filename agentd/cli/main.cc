@@ -22,13 +22,16 @@ constexpr Verb kVerbs[] = {
     {"audit", certgate::agentd::cli::audit_main, "list, explain and verify what agents did"},
     {"policy", certgate::agentd::cli::policy_main, "check a policy file"},
     {"token", certgate::agentd::cli::token_main, "make, narrow and end standing authority"},
+    {"approvals", certgate::agentd::cli::approvals_main, "list the calls that wait for an answer"},
+    {"approve", certgate::agentd::cli::approve_main, "let one of them happen, once"},
+    {"deny", certgate::agentd::cli::deny_main, "refuse one of them"},
     {"doctor", certgate::agentd::cli::doctor_main,
      "try everything that run needs, and say what is missing"},
 };
 
 void print_help(std::FILE* out) {
   std::fputs("usage: certgate VERB …\n\n", out);
-  for (const Verb& verb : kVerbs) std::fprintf(out, "  %-8s %s\n", verb.name, verb.help);
+  for (const Verb& verb : kVerbs) std::fprintf(out, "  %-9s %s\n", verb.name, verb.help);
   std::fputs("\n`certgate VERB --help` says more.\n", out);
 }
 

@@ -114,6 +114,17 @@ Status parse(const Args& args, RunOptions& options) {
   return ok();
 }
 
+// For a command that the operator may copy.
+std::string shell_word(const std::string& text) {
+  if (text.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") ==
+      std::string::npos)
+    return text;
+  std::string out = "'";
+  for (const char c : escape(text)) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
 Status become(const RunPlan& plan) {
   if (plan.drop) {
     // While there still is the right to; the sandbox's own user namespace starts with a full set.
@@ -151,7 +162,8 @@ Status become(const RunPlan& plan) {
       home ? supervisor::HomeArchives{home->in(), home->out()} : supervisor::HomeArchives{},
       options.timeout_ns,
       cgroup,
-      plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond)};
+      plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond),
+      options.state.empty() ? "" : " --state " + shell_word(plan.state_dir)};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
   if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);

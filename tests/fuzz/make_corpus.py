@@ -61,6 +61,7 @@ RECORDS = {
     "refusal": {1: 3, 2: "k3u7x2qa", 3: 3, 7: "execve", 8: 1, 9: b"/bin/\xff", 11: "r", 12: "UNTRUSTED_ORIGIN",
                 14: "unknown", 16: "unknown", 17: "agent", 18: "because", 21: bytes(32), 22: [b"a", b"", b"\xff"], 24: 13},
     "outcome": {1: 4, 2: "k3u7x2qa", 3: 4, 23: 2, 24: 2, 25: "killed:proof"},
+    "approval": {1: 11, 2: "k3u7x2qa", 3: 5, 9: b"/ws/a", 17: "ann (uid 1000)", 19: bytes(32), 23: 4, 25: "approved", 36: 2},
     "negative-times": {1: 6, 4: -1, 5: -(2**63), 26: 9},
 }
 for name, fields in RECORDS.items():
@@ -245,6 +246,27 @@ put("dsse", "envelope-unsigned", '\x00{"payload":"e30=","payloadType":"applicati
     '"signatures":[{"keyid":"k","sig":"' + "A" * 86 + '=="}]}')
 put("dsse", "fields", b"\x02" + bytes(range(65)) + b"\x0f" + bytes(8) + b"\x08k3u7x2qa\x1000112233aabbccdd\x06issuer")
 put("dsse", "fields-with-quotes", b"\x02" + bytes(73) + b'\x00\x15a","iss":"b","nbf":1\x01b\x01c')
+
+# ---- approvals
+
+STATEMENT = ('{"digest":"' + "ab" * 32 + '","exp":1763886400000000000,"iss":"certgate.local/fuzz","nonce":"00112233aabbccdd","origins":"operator,web:a.test",'
+             '"run":"k3u7x2qa","seq":17,"time":1763800000000000000,"uid":1000,"user":"ann","verdict":"approve","why":""}')
+put("approval", "payload", "\x01" + STATEMENT)
+put("approval", "payload-deny", "\x01" + STATEMENT.replace('"approve","why":""', '"deny","why":"not today"'))
+put("approval", "payload-other-verdict", "\x01" + STATEMENT.replace('"approve"', '"perhaps"'))
+put("approval", "payload-short-digest", "\x01" + STATEMENT.replace("ab" * 32, "ab" * 31))
+put("approval", "payload-upper-case", "\x01" + STATEMENT.replace("ab", "AB"))
+put("approval", "payload-leading-zero", "\x01" + STATEMENT.replace(':17,', ':017,'))
+put("approval", "payload-another-issuer", "\x01" + STATEMENT.replace("local/fuzz", "local/x"))
+put("approval", "payload-more", "\x01" + STATEMENT + " ")
+put("approval", "envelope-unsigned", '\x00{"payload":"e30=","payloadType":"application/vnd.certgate.approval.v1+json",'
+    '"signatures":[{"keyid":"certgate.local/fuzz","sig":"' + "A" * 86 + '=="}]}')
+REQUEST = [1, 17, 42, bytes(32), 2, -5, b"exec", b"execve", b"/usr/bin/git", b"", b"/ws", b"publish", b"why", b"operator",
+           [b"git", b"\x1b\xff"], [b"A=1"], [b"00 /usr/bin/git"], []]
+put("approval", "request", b"\x02" + cbor(REQUEST))
+put("approval", "request-risk-beyond", b"\x02" + cbor(REQUEST[:4] + [3] + REQUEST[5:]))
+put("approval", "request-short-digest", b"\x02" + cbor(REQUEST[:3] + [bytes(31)] + REQUEST[4:]))
+put("approval", "over", b"\x02" + cbor([2, 17]))
 
 ROOT = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
 put("note", "checkpoint", f"\x01fuzz.test/log\n15\n{ROOT}\n")

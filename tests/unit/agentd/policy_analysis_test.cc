@@ -92,6 +92,10 @@ TEST_F(PolicyAnalysis, ARuleThatComesTooLateIsFound) {
   const std::string narrow = "allow = [\"exec\"]\npaths = [\"/usr/bin/*\"]\n";
   EXPECT_EQ(found(rule("a", wide + kTrusted) + rule("b", narrow + kTrusted)), "shadowed b");
   EXPECT_EQ(found(rule("b", narrow + kTrusted) + rule("a", wide + kTrusted)), "");
+  // A question that an earlier rule answers is never asked.
+  const std::string asks = "ask = [\"exec\"]\npaths = [\"/usr/bin/*\"]\n" + kTrusted;
+  EXPECT_EQ(found(rule("a", wide + kTrusted) + rule("b", asks)), "shadowed b");
+  EXPECT_EQ(found(rule("b", asks) + rule("a", wide + kTrusted)), "");
   // What accepts more decides more; a budget ends; other arguments are another grant.
   EXPECT_EQ(found(rule("a", wide + kTrusted) +
                   rule("b", "allow = [\"exec\"]\npaths = [\"/usr/bin/x\"]\n" + kAnything)),
@@ -161,6 +165,18 @@ TEST_F(PolicyAnalysis, EachDifferenceIsShownByACallThatTheKernelJudgesDifferentl
   const auto less = changes(allow, forbid + allow);
   ASSERT_EQ(less.size(), 1u);
   EXPECT_EQ(less[0].what, "may no longer write /a/.git (of /a/**)");
+}
+
+TEST_F(PolicyAnalysis, AskingIsLessThanAllowingAndMoreThanNothing) {
+  const std::string terms = " = [\"write\"]\npaths = [\"/a/b\"]\n" + kTrusted;
+  const std::string allow = rule("a", "allow" + terms), ask = rule("a", "ask" + terms);
+  const std::string other = rule("o", "allow = [\"read\"]\npaths = [\"/a/b\"]\n" + kTrusted);
+  EXPECT_EQ(changes(ask, allow).at(0).what, "may now write /a/b");
+  EXPECT_EQ(changes(ask, allow).at(0).before, "asks an operator: APPROVAL_REQUIRED (rule a)");
+  EXPECT_EQ(changes(allow, ask).at(0).what, "may no longer unless an operator approves write /a/b");
+  EXPECT_EQ(changes(other, other + ask).at(0).what,
+            "may now when an operator approves write /a/b");
+  EXPECT_EQ(changes(other + ask, other).at(0).what, "may no longer write /a/b");
 }
 
 TEST_F(PolicyAnalysis, WhatIsWidenedIsFoundOutsideWhatWasGranted) {

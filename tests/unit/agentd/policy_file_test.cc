@@ -153,6 +153,44 @@ TEST_F(PolicyFileTest, WrongLimitsNameThePlaceAndTheForm) {
   refuses("name = \"x\"\nlimits = 3\n", "2:10", "[limits]");
 }
 
+TEST_F(PolicyFileTest, ARuleAllowsAsksOrForbids) {
+  const std::string head = "name = \"x\"\n[[rule]]\nid = \"a\"\nwhy = \"w\"\npaths = [\"/a\"]\n";
+  const auto policy = load(head + "ask = [\"read\"]\naccept = [\"user\"]\ndeadline = \"5m\"\n");
+  ASSERT_TRUE(policy) << policy.error().what;
+  EXPECT_EQ(policy->policy.rules[0].effect, kernel::Effect::kAsk);
+  EXPECT_EQ(policy->policy.rules[0].deadline_ns, 300'000'000'000u);
+  refuses(head, "3:6", "needs one of 'allow', 'ask' and 'forbid'");
+  refuses(head + "ask = [\"read\"]\nforbid = [\"read\"]\n", "7:10", "has 'ask' and 'forbid'");
+  refuses(head + "ask = [\"read\"]\n", "", "which origins");
+  refuses(head + "ask = [\"read\"]\naccept = [\"user\"]\ndeadline = \"2h\"\n", "8:12",
+          "'deadline'");
+  refuses(head + "allow = [\"read\"]\naccept = [\"user\"]\ndeadline = \"2m\"\n", "",
+          "for ask rules");
+}
+
+TEST_F(PolicyFileTest, TheStricterTreatmentOfARiskCounts) {
+  using kernel::Effect;
+  const std::string head = "name = \"x\"\n[risk]\n";
+  const auto risk = [&](const std::string& text) {
+    const auto policy = load(text);
+    EXPECT_TRUE(policy) << policy.error().what;
+    return policy ? policy->policy.risk : decltype(policy->policy.risk){};
+  };
+  using Three = std::array<Effect, 3>;
+  EXPECT_EQ(risk("name = \"x\"\n"), (Three{Effect::kAllow, Effect::kAllow, Effect::kAllow}));
+  EXPECT_EQ(risk(head + "high = \"ask\"\n"), (Three{Effect::kAllow, Effect::kAllow, Effect::kAsk}));
+  EXPECT_EQ(risk(head + "medium = \"ask\"\n"), (Three{Effect::kAllow, Effect::kAsk, Effect::kAsk}));
+  std::ofstream(dir_ / "base.toml")
+      << "name = \"b\"\n[risk]\nmedium = \"ask\"\nhigh = \"forbid\"\n";
+  EXPECT_EQ(risk("name = \"x\"\nextends = [\"base\"]\n[risk]\nlow = \"allow\"\nmedium = \"allow\"\n"
+                 "high = \"allow\"\n"),
+            (Three{Effect::kAllow, Effect::kAsk, Effect::kForbid}));
+  refuses(head + "high = \"maybe\"\n", "3:8", "\"allow\", \"ask\" or \"forbid\"");
+  refuses(head + "medium = \"ask\"\nhigh = \"allow\"\n", "4:8", "more mildly");
+  refuses(head + "most = \"ask\"\n", "3:1", "unknown key 'most'");
+  refuses("name = \"x\"\nrisk = 3\n", "2:8", "[risk]");
+}
+
 TEST_F(PolicyFileTest, NothingThatIsWrittenCrashesTheCompiler) {
   std::mt19937 random(7);
   std::ifstream in(fs::path(CERTGATE_SOURCE_DIR) / "policies/examples/quickstart.toml");

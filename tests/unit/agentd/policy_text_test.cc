@@ -102,6 +102,16 @@ id = "more"
 why = "w"
 forbid = ["connect"]
 to = ["udp:ntp.test:123", "unix:/run/a.sock"]
+[[rule]]
+id = "asks"
+why = "w"
+ask = ["write"]
+paths = ["/a"]
+accept = ["user"]
+deadline = "90s"
+[risk]
+medium = "ask"
+high = "forbid"
 [sandbox]
 read_only = ["/opt/x"]
 env = ["KEY"]

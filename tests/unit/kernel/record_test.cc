@@ -49,7 +49,8 @@ std::string random_text(std::mt19937_64& random, size_t max) {
 
 Record random_record(std::mt19937_64& random) {
   Record r;
-  r.kind = static_cast<RecordKind>(1 + random() % 7);
+  r.kind = static_cast<RecordKind>(1 + random() % 11);
+  r.risk = static_cast<uint8_t>(random() % 3);
   std::string Record::*const texts[] = {
       &Record::run,      &Record::call,  &Record::object,  &Record::asked,  &Record::rule,
       &Record::reason,   &Record::token, &Record::origins, &Record::raised, &Record::culprit,

@@ -76,6 +76,7 @@ struct Answer {
   std::optional<size_t> allowed_by;
   Reason reason = Reason::kInternal;
   std::string rule;
+  bool asks = false;  // allowed_by, when an operator approves
 };
 
 template <typename Matches>
@@ -90,8 +91,11 @@ Answer answer(const Policy& policy, Verb verb, const Label& judged, const Matche
     if (policy.rules[i].effect == Effect::kForbid)
       return {{}, Reason::kForbidden, policy.rules[i].id};
   }
+  std::string asking;  // the first rule that asks, even if it does not accept
   for (const size_t i : matching) {
-    if (is_accepted(policy.rules[i], judged)) return {i, Reason::kInternal, ""};
+    if (asking.empty() && policy.rules[i].effect == Effect::kAsk) asking = policy.rules[i].id;
+    if (is_accepted(policy.rules[i], judged))
+      return {i, Reason::kInternal, asking, !asking.empty()};
   }
   if (!matching.empty()) return {{}, Reason::kUntrustedOrigin, policy.rules[matching[0]].id};
   return {{}, Reason::kScopeMissing, ""};
@@ -134,6 +138,13 @@ void expect_same(const std::vector<Answer>& wanted, const Verdict& verdict,
     ASSERT_EQ(refusal->rule, one.rule) << what;
     return;
   }
+  for (const Answer& one : wanted) {
+    if (!one.asks) continue;
+    ASSERT_NE(refusal, nullptr) << what;
+    ASSERT_EQ(refusal->reason, Reason::kApprovalRequired) << what;
+    ASSERT_EQ(refusal->rule, one.rule) << what;
+    return;
+  }
   ASSERT_EQ(refusal, nullptr) << what << ": " << reason_text(refusal->reason);
   const auto& uses = std::get<Certificate>(verdict).rules();
   ASSERT_EQ(uses.size(), rules.size()) << what;
@@ -156,14 +167,15 @@ std::vector<Rule> path_rules(const std::vector<const char*>& patterns,
   std::vector<Rule> out;
   for (const char* pattern : patterns) {
     for (const auto& v : verbs) {
-      for (int kind = 0; kind < 4; ++kind) {
+      for (int kind = 0; kind < 5; ++kind) {
         Rule rule;
         rule.id = std::to_string(out.size());
         rule.why = "test";
         rule.verbs = v;
         rule.paths = {PathPattern::parse(pattern).value()};
         rule.effect = kind == 0 ? Effect::kForbid : Effect::kAllow;
-        if (kind == 1) rule.accept = accepting({"user"});
+        if (kind == 4) rule.effect = Effect::kAsk;
+        if (kind == 1 || kind == 4) rule.accept = accepting({"user"});
         if (kind == 2) rule.accept = accepting({"user", "web:*"});
         out.push_back(std::move(rule));
       }
@@ -248,14 +260,15 @@ TEST(Reference, ConnectionsAreDecidedAsTheNaiveMatcherSays) {
   std::vector<std::string> texts;
   for (const char* to :
        {"a.test:80", "*.a.test:*", "*.test:443", "198.51.100.0/24:80", "0.0.0.0/0:*"}) {
-    for (int kind = 0; kind < 3; ++kind) {
+    for (int kind = 0; kind < 4; ++kind) {
       Rule rule;
       rule.id = std::to_string(rules.size());
       rule.why = "test";
       rule.verbs = {Verb::kConnect};
       rule.endpoints = {EndpointPattern::parse(to).value()};
       rule.effect = kind == 0 ? Effect::kForbid : Effect::kAllow;
-      if (kind == 1) rule.accept = accepting({"user"});
+      if (kind == 3) rule.effect = Effect::kAsk;
+      if (kind == 1 || kind == 3) rule.accept = accepting({"user"});
       rules.push_back(std::move(rule));
     }
   }

@@ -42,6 +42,7 @@ Grant some_grant() {
   grant.label_names = UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
   grant.readers = some_file();
   grant.epoch = some_file();
+  grant.line = UniqueFd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
   grant.token_slots.push_back(some_file());
   grant.token_slots.push_back(UniqueFd(::open("/dev/full", O_RDONLY | O_CLOEXEC)));
   return grant;
@@ -106,6 +107,7 @@ TEST(Channel, AGrantArrivesWhole) {
   EXPECT_TRUE(same_object(got->label_table.get(), sent.label_table.get()));
   EXPECT_TRUE(same_object(got->label_names.get(), sent.label_names.get()));
   EXPECT_TRUE(same_object(got->readers.get(), sent.readers.get()));
+  EXPECT_TRUE(same_object(got->line.get(), sent.line.get()));
   EXPECT_EQ(::fcntl(got->segment.get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 }
 

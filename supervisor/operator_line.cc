@@ -1,0 +1,161 @@
+#include "supervisor/operator_line.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "kernel/cbor.h"
+
+namespace certgate::supervisor {
+namespace {
+
+enum class Kind : uint8_t { kRequest = 1, kOver = 2, kAnswer = 3 };
+constexpr size_t kRequestItems = 18;
+constexpr size_t kMaxStrings = 16384;
+constexpr size_t kMaxWords = 1024;
+
+constexpr std::string ApprovalRequest::*kTexts[] = {
+    &ApprovalRequest::verb, &ApprovalRequest::call, &ApprovalRequest::object,
+    &ApprovalRequest::how,  &ApprovalRequest::cwd,  &ApprovalRequest::rule,
+    &ApprovalRequest::why,  &ApprovalRequest::label};
+constexpr std::vector<std::string> ApprovalRequest::*kLists[] = {
+    &ApprovalRequest::argv, &ApprovalRequest::env, &ApprovalRequest::images,
+    &ApprovalRequest::came_in};
+
+Status send_message(int line, const std::vector<uint8_t>& data) {
+  for (;;) {
+    const ssize_t n = ::send(line, data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n == static_cast<ssize_t>(data.size())) return ok();
+    if (n < 0 && errno == EINTR) continue;
+    return fail_errno("send to the operators", n < 0 ? errno : EMSGSIZE);
+  }
+}
+
+Result<std::vector<uint8_t>> receive_message(int line) {
+  std::vector<uint8_t> data(kMaxRequestBytes + 1);
+  ssize_t n = 0;
+  do {
+    n = ::recv(line, data.data(), data.size(), MSG_DONTWAIT | MSG_TRUNC);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return fail_errno("receive on the operator line", errno);
+  if (n == 0) return fail("the operator line is closed", ECONNRESET);
+  if (n > static_cast<ssize_t>(kMaxRequestBytes))
+    return fail("a message too long for the operator line", EMSGSIZE);
+  data.resize(static_cast<size_t>(n));
+  return data;
+}
+
+void put(kernel::CborWriter& w, const std::string& bytes) { w.bytes(bytes.data(), bytes.size()); }
+
+Result<ApprovalRequest> read_request(kernel::CborReader& in) {
+  ApprovalRequest out;
+  CG_TRY(out.seq, in.unsigned_int());
+  CG_TRY(const uint64_t pid, in.unsigned_int());
+  CG_TRY(const std::string digest, in.bytes(out.digest.size()));
+  CG_TRY(const uint64_t risk, in.unsigned_int());
+  CG_TRY(out.deadline_ns, in.integer());
+  if (digest.size() != out.digest.size() || pid > UINT32_MAX || risk >= kernel::kRisks)
+    return fail("a damaged request", EPROTO);
+  out.pid = static_cast<uint32_t>(pid);
+  std::memcpy(out.digest.data(), digest.data(), digest.size());
+  out.risk = static_cast<kernel::Risk>(risk);
+  for (const auto text : kTexts) {
+    CG_TRY(out.*text, in.bytes(kMaxRequestBytes));
+  }
+  for (const auto list : kLists) {
+    CG_TRY(const size_t count, in.array(kMaxStrings));
+    for (size_t i = 0; i < count; ++i) {
+      CG_TRY(std::string one, in.bytes(kMaxRequestBytes));
+      (out.*list).push_back(std::move(one));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<uint8_t> ApprovalRequest::encode() const {
+  kernel::CborWriter w;
+  w.array(kRequestItems);
+  w.unsigned_int(static_cast<uint64_t>(Kind::kRequest));
+  w.unsigned_int(seq);
+  w.unsigned_int(pid);
+  w.bytes(digest.data(), digest.size());
+  w.unsigned_int(static_cast<uint64_t>(risk));
+  w.integer(deadline_ns);
+  for (const auto text : kTexts) put(w, this->*text);
+  for (const auto list : kLists) {
+    w.array((this->*list).size());
+    for (const std::string& one : this->*list) put(w, one);
+  }
+  return w.take();
+}
+
+Status send_request(int line, const std::vector<uint8_t>& message) {
+  if (message.size() > kMaxRequestBytes) return fail("too long to be shown whole", EMSGSIZE);
+  return send_message(line, message);
+}
+
+Status send_over(int line, uint64_t seq) {
+  kernel::CborWriter w;
+  w.array(2);
+  w.unsigned_int(static_cast<uint64_t>(Kind::kOver));
+  w.unsigned_int(seq);
+  return send_message(line, w.data());
+}
+
+Status send_answer(int line, const ApprovalAnswer& answer) {
+  kernel::CborWriter w;
+  w.array(5);
+  w.unsigned_int(static_cast<uint64_t>(Kind::kAnswer));
+  w.unsigned_int(answer.seq);
+  w.unsigned_int(static_cast<uint64_t>(answer.answer));
+  put(w, answer.who);
+  put(w, answer.why);
+  return send_message(line, w.data());
+}
+
+Result<std::variant<ApprovalRequest, RequestOver>> decode_asked(const uint8_t* data, size_t size) {
+  using Asked = std::variant<ApprovalRequest, RequestOver>;
+  kernel::CborReader in(data, size);
+  CG_TRY(const size_t items, in.array(kRequestItems));
+  CG_TRY(const uint64_t kind, in.unsigned_int());
+  Asked out;
+  if (kind == static_cast<uint64_t>(Kind::kRequest) && items == kRequestItems) {
+    CG_TRY(out, read_request(in));
+  } else if (kind == static_cast<uint64_t>(Kind::kOver) && items == 2) {
+    RequestOver over;
+    CG_TRY(over.seq, in.unsigned_int());
+    out = over;
+  } else {
+    return fail("an unexpected message on the operator line", EPROTO);
+  }
+  if (!in.done()) return fail("bytes after a message on the operator line", EPROTO);
+  return out;
+}
+
+Result<std::variant<ApprovalRequest, RequestOver>> receive_asked(int line) {
+  CG_TRY(const std::vector<uint8_t> data, receive_message(line));
+  return decode_asked(data.data(), data.size());
+}
+
+Result<ApprovalAnswer> receive_answer(int line) {
+  CG_TRY(const std::vector<uint8_t> data, receive_message(line));
+  kernel::CborReader in(data.data(), data.size());
+  CG_TRY(const size_t items, in.array(kRequestItems));
+  CG_TRY(const uint64_t kind, in.unsigned_int());
+  ApprovalAnswer out;
+  CG_TRY(out.seq, in.unsigned_int());
+  CG_TRY(const uint64_t answer, in.unsigned_int());
+  CG_TRY(out.who, in.bytes(kMaxWords));
+  CG_TRY(out.why, in.bytes(kMaxWords));
+  out.answer = static_cast<kernel::Approval::Answer>(answer);
+  if (items != 5 || kind != static_cast<uint64_t>(Kind::kAnswer) || !in.done() ||
+      answer > static_cast<uint64_t>(kernel::Approval::Answer::kDenied)) {
+    return fail("an unexpected message on the operator line", EPROTO);
+  }
+  return out;
+}
+
+}  // namespace certgate::supervisor
