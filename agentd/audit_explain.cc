@@ -32,6 +32,8 @@ std::string origin_text(const std::string& origin) {
 
 std::string argument_text(const std::string& argument) {
   if (argument == "agent") return "agent (the sandbox's own label: what it had taken in before)";
+  if (argument.starts_with("argv[") || argument.starts_with("env["))
+    return argument + " (the agent chose it under the label above)";
   if (argument == "file") return "file (the label of the object itself)";
   return argument;
 }
@@ -41,6 +43,13 @@ std::string step_text(const Record& r) {
                      (r.kind == RecordKind::kRaise ? r.why : r.call + ' ' + r.object);
   if (!r.rule.empty()) text += " (rule " + r.rule + ')';
   return text;
+}
+
+std::string hex_of(const std::vector<uint8_t>& bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (const uint8_t byte : bytes) (out += kDigits[byte >> 4]) += kDigits[byte & 15];
+  return out;
 }
 
 class Lines {
@@ -88,6 +97,11 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("asked as", r.asked);
   for (size_t i = 0; i < r.argv.size(); ++i)
     lines.add(("argv[" + std::to_string(i) + ']').c_str(), r.argv[i]);
+  lines.add("tool", r.tool);
+  lines.add("words of", r.sources);
+  lines.add("permit", r.permit);
+  if (r.kind == RecordKind::kGiven) lines.add("sha256", hex_of(r.sha256));
+  lines.add("intent", r.intent.empty() ? "" : r.intent + " (the agent's own words)");
   lines.add("verdict", verdict_text(r));
   lines.add("rule", r.rule + (r.why.empty() ? "" : (r.rule.empty() ? "" : ": ") + r.why));
   lines.add("reason", r.reason);
@@ -145,6 +159,8 @@ void print_json(const Explanation& why, std::ostream& out) {
   object.text("origins", r.origins).number("errno", error).text("command", why.command);
   object.text("asked", r.asked).list("argv", r.argv).text("why", r.why).text("origin", why.origin);
   object.text("argument", r.argument).text("raised", r.raised);
+  object.text("tool", r.tool).text("sources", r.sources).text("permit", r.permit);
+  object.text("intent", r.intent).text("sha256", hex_of(r.sha256));
   if (why.raised_by) object.object("came_in_by", step_json(*why.raised_by));
   if (why.wrote) object.object("written_by", step_json(*why.wrote));
   if (why.index) object.number("index", *why.index);

@@ -60,6 +60,10 @@ JsonObject json_line(const Record& r, uint32_t error) {
   if (verdict_of(r.kind)[0] != '\0' && r.ref != 0) line.text("approval", about);
   if (r.risk != 0) line.text("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
   if (!r.grade.empty()) line.text("grade", r.grade);
+  if (!r.tool.empty()) line.text("tool", r.tool);
+  if (!r.sources.empty()) line.text("sources", r.sources);
+  if (!r.permit.empty()) line.text("permit", r.permit);
+  if (!r.intent.empty()) line.text("intent", r.intent);
   return line;
 }
 
@@ -73,6 +77,7 @@ std::string text_line(const Record& r, uint32_t error) {
   add("", r.call);
   add("", r.object);
   add("rule=", r.rule);
+  add("tool=", r.tool);
   add("reason=", r.reason);
   add("origins=", r.origins);
   if (r.kind == RecordKind::kRaise) add("raised=", r.raised);

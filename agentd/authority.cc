@@ -263,6 +263,17 @@ Result<Run> Authority::begin(const RunRequest& request) {
     record.count = part.count;
     CG_CHECK(append_record(segment.append.get(), record));
   }
+  record.body.clear();
+  record.count = 0;
+  for (const kernel::Record& given : request.given) {
+    ++record.seq;
+    record.kind = kernel::RecordKind::kGiven;
+    record.token = chain.tokens.back().id.substr(0, 16);
+    record.object = given.object;
+    record.tool = given.tool;
+    record.sha256 = given.sha256;
+    CG_CHECK(append_record(segment.append.get(), record));
+  }
 
   run.grant.next_seq = record.seq + 1;
   run.grant.segment = std::move(segment.append);

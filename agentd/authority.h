@@ -16,6 +16,7 @@
 
 #include "agentd/holder_key.h"
 #include "kernel/policy.h"
+#include "kernel/record.h"
 #include "kernel/result.h"
 #include "kernel/token.h"
 #include "supervisor/channel.h"
@@ -41,7 +42,8 @@ struct RunRequest {
   kernel::Digest policy_digest{};
   std::string policy;  // recorded_body() of it
   std::optional<TokenHand> token;
-  std::string initial_label;  // canonical text
+  std::string initial_label;          // canonical text
+  std::vector<kernel::Record> given;  // kGiven: object, tool, sha256; recorded at the start
   int64_t ttl_ns = 24ll * 3600 * 1000000000;
 };
 

@@ -116,6 +116,19 @@ bool argv_within(const Rule& narrow, const Rule& wide) {
          });
 }
 
+// Tool rules as if they named their programs, with an argv that only they have: so all that is said
+// of paths is said of them too.
+Policy by_programs(const Policy& policy) {
+  Policy out = policy;
+  for (Rule& rule : out.rules) {
+    for (const uint32_t tool : rule.tools) {
+      rule.paths.push_back(*PathPattern::parse(out.tools[tool].program));
+      rule.argvs.push_back({"tool " + out.tools[tool].name});
+    }
+  }
+  return out;
+}
+
 Rules choose(const Policy& policy, Verb verb, const Takes& takes) {
   Rules out;
   for (const Rule& rule : policy.rules) {
@@ -156,6 +169,7 @@ std::string never(const Policy& policy, const Rule& rule) {
 }
 
 std::string shadowed(const Policy& policy, const Rule& rule) {
+  if (rule.effect == Effect::kAsk) return "";  // it asks wherever it stands
   Rules all;
   for (const Verb verb : rule.verbs) {
     const Rules earlier = choose(policy, verb, [&](const Rule& r) {
@@ -223,6 +237,48 @@ std::string leaks(const Policy& /*policy*/, const Rule& rule) {
   return "what is " + all + " may leave by it, also when outsiders influence the agent";
 }
 
+// A program with a form is granted without it to nobody who has the form.
+std::string formless(const Policy& policy, const Rule& rule) {
+  if (rule.tools.empty()) return "";
+  const Rules all = choose(policy, Verb::kExec, [&](const Rule& r) {
+    return r.effect == Effect::kAllow && r.tools.empty() && r.argvs.empty() &&
+           accepts_no_less(r, rule);
+  });
+  std::string out;
+  for (const uint32_t index : rule.tools) {
+    const std::string& program = policy.tools[index].program;
+    const auto grants = [&](const PathPattern& p) { return p.matches(program, false); };
+    for (const Rule* other : all) {
+      if (std::any_of(other->paths.begin(), other->paths.end(), grants))
+        out += fmt::format("{}{} may run {} with any arguments for the same origins",
+                           out.empty() ? "" : "; ", other->id, program);
+    }
+  }
+  return out;
+}
+
+// Free text of outsiders for a program that runs what it is told.
+std::string loose(const Policy& policy, const Rule& rule) {
+  std::string out;
+  for (const uint32_t index : rule.tools) {
+    const kernel::Tool& tool = policy.tools[index];
+    const std::string name = tool.program.substr(tool.program.rfind('/') + 1);
+    const bool launcher = std::any_of(
+        std::begin(kLaunchers), std::end(kLaunchers),
+        [&](const char* l) { return name == l || name.starts_with(std::string(l) + "."); });
+    for (const kernel::ToolPart& part : tool.parts) {
+      if (!launcher || !part.value || !part.value->one_of.empty()) continue;
+      if (part.value->type != kernel::ValueType::kText || !part.value->chars.empty()) continue;
+      Rule words = rule;
+      if (part.value->accept) words.accept = *part.value->accept;
+      if (accepts_outsiders(words))
+        return "tool " + tool.name + " hands any text of outsiders to " + name +
+               ", which may run it";
+    }
+  }
+  return out;
+}
+
 struct Row {
   const char* name;
   Severity severity;
@@ -231,11 +287,13 @@ struct Row {
 constexpr Row kChecks[] = {
     {"never", Severity::kError, never},   {"shadowed", Severity::kNote, shadowed},
     {"nobody", Severity::kError, nobody}, {"inverted", Severity::kError, inverted},
-    {"wide", Severity::kNote, wide},      {"leaks", Severity::kNote, leaks}};
+    {"wide", Severity::kNote, wide},      {"formless", Severity::kError, formless},
+    {"loose", Severity::kNote, loose},    {"leaks", Severity::kNote, leaks}};
 
 }  // namespace
 
-std::vector<Finding> analyze(const Policy& policy) {
+std::vector<Finding> analyze(const Policy& given) {
+  const Policy policy = by_programs(given);
   std::vector<Finding> out;
   for (const Rule& rule : policy.rules) {
     if (!rule.grants()) continue;

@@ -12,6 +12,8 @@
 //   inverted     a right to exec or write for agents that outsiders influence, and only for those
 //   wide         exec with any arguments of programs that run others, for any influence at all
 //   leaks        a clearance for secrets of a rule that agents under outsiders' influence may use
+//   formless     a tool whose program another rule grants with any arguments, accepting no less
+//   loose        a tool that hands outsiders' text to a program that runs others
 #pragma once
 
 #include <string>

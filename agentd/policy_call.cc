@@ -77,13 +77,20 @@ Result<kernel::Call> make_call(const CompiledPolicy& compiled, const PolicyConte
   if (asked.verb == Verb::kExec) {
     kernel::ExecEffect exec;
     exec.images.push_back({asked.object, {}, {}, is_private(asked.object, context)});
+    exec.named = asked.object;
+    exec.env = asked.env;
+    out.sources = asked.sources;
+    for (const kernel::Tool& tool : compiled.policy.tools) {
+      if (tool.program == asked.object) exec.images[0].sha256 = tool.sha256;
+    }
+    if (asked.content) exec.images[0].sha256 = *asked.content;
     for (const std::string& path : asked.interpreters) {
       CG_CHECK(check_path(path));
       exec.images.push_back({path, {}, {}, is_private(path, context)});
       out.object = out.object.join(compiled.policy.zone_label(path));
     }
     exec.argv = asked.argv;
-    exec.cwd = context.workspace;
+    exec.cwd = asked.cwd.empty() ? context.workspace : asked.cwd;
     out.effect = std::move(exec);
     return out;
   }
@@ -141,6 +148,15 @@ const char* outcome_text(Step::Outcome outcome) {
   return "";
 }
 
+std::string step_detail(const Step& step) {
+  if (step.outcome == Step::Outcome::kArguments)
+    return step.detail.empty() ? "" : ": " + step.detail;
+  if (step.outcome != Step::Outcome::kRejects && step.outcome != Step::Outcome::kUncleared)
+    return "";
+  const bool whole = step.detail == "agent" || step.detail == "file";
+  return step.culprit.text() + (whole ? "" : " in " + step.detail);
+}
+
 std::string shown(const kernel::Label& label) {
   return label.empty() ? "(nothing)" : escape(label.text());
 }
@@ -172,6 +188,7 @@ Result<Answer> ask(const CompiledPolicy& compiled, const PolicyContext& context,
   const kernel::Decider decider(compiled.policy, unlimited_token());
   kernel::State state;
   state.label = asked.agent;
+  state.messages = asked.messages;
   state.used.assign(compiled.policy.rules.size(), asked.used);
   std::vector<Step> steps;
   kernel::Verdict verdict = decider.decide(state, call, {}, &steps);
@@ -208,10 +225,13 @@ std::string explanation(const kernel::Policy& policy, const Answer& answer) {
     out += fmt::format("; {} of the file", shown(answer.call.object));
   out += fmt::format("\nverdict   {}\n", verdict_line(policy, answer));
   if (const auto* refusal = std::get_if<kernel::Refusal>(&answer.verdict)) {
+    if (!refusal->tool.empty()) out += fmt::format("tool      {}\n", escape(refusal->tool));
     out += fmt::format("why       {}\nrisk      {}\n", escape(refusal->why),
                        kernel::risk_text(refusal->risk));
   } else {
     const auto& certificate = std::get<kernel::Certificate>(answer.verdict);
+    if (!certificate.tool().empty())
+      out += fmt::format("tool      {}\n", escape(certificate.tool()));
     for (const kernel::RuleUse& use : certificate.rules())
       out += fmt::format("why       {}\n", escape(policy.rules[use.rule].why));
     out += fmt::format("risk      {}\n", kernel::risk_text(certificate.risk().level));
@@ -221,11 +241,9 @@ std::string explanation(const kernel::Policy& policy, const Answer& answer) {
   for (const Step& step : answer.steps) {
     const Rule& rule = policy.rules[step.rule];
     std::string part = kernel::verb_text(step.verb);
-    const bool named =
-        step.outcome == Step::Outcome::kRejects || step.outcome == Step::Outcome::kUncleared;
     if (exec != nullptr && step.image > 0) part += " of " + escape(exec->images[step.image].path);
     out += fmt::format("tried     {} ({}), {}: {}{}\n", escape(rule.id), escape(rule.source), part,
-                       outcome_text(step.outcome), escape(named ? step.culprit.text() : ""));
+                       outcome_text(step.outcome), escape(step_detail(step)));
   }
   return out;
 }

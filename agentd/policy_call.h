@@ -26,6 +26,12 @@ struct AskedCall {
   kernel::Label agent;                    // the sandbox's label
   std::optional<kernel::Label> file;      // of the file that is opened or executed
   uint64_t used = 0;                      // calls that each rule has already allowed
+  // For tools:
+  std::string cwd;                        // exec; empty: the workspace
+  std::vector<std::string> env;           // exec
+  std::optional<kernel::Digest> content;  // exec: of the file; none: as the policy pins it
+  std::vector<std::string> messages;      // of the user
+  std::vector<kernel::ArgumentSource> sources;
 };
 
 struct Answer {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "agentd/tool_file.h"
 #include "kernel/path_cover.h"
 #include "supervisor/report.h"
 
@@ -112,6 +113,25 @@ struct Witness {
   std::string pattern;
 };
 
+// One call that fits each tool.
+void add_tool_calls(const kernel::Policy& policy, const Rule& rule, const PolicyContext& context,
+                    std::vector<Witness>& out) {
+  for (const uint32_t index : rule.tools) {
+    const kernel::Tool& tool = policy.tools[index];
+    for (const Label& label : labels_of(rule)) {
+      AskedCall call;
+      call.verb = Verb::kExec;
+      call.object = tool.program;
+      call.argv = example_argv(tool);
+      const auto cwd = kernel::path_outside(tool.cwd[0], {});
+      call.cwd = cwd && *cwd ? (*cwd)->path : context.workspace;
+      call.agent = label;
+      call.file = *Label::parse("operator");
+      if (out.size() < kMaxWitnesses) out.push_back({std::move(call), "tool " + tool.name});
+    }
+  }
+}
+
 std::vector<Witness> witnesses(const CompiledPolicy& compiled, const CompiledPolicy& other,
                                const PolicyContext& context) {
   std::vector<Witness> out;
@@ -121,6 +141,7 @@ std::vector<Witness> witnesses(const CompiledPolicy& compiled, const CompiledPol
       std::vector<std::vector<std::string>> argvs;
       for (const auto& patterns : rule.argvs) argvs.push_back(example(patterns));
       if (verb != Verb::kExec || argvs.empty()) argvs = {{"x"}};
+      if (!rule.tools.empty()) add_tool_calls(compiled.policy, rule, context, out);
       for (const auto& [object, pattern] : objects_of(rule, verb, other.policy, context)) {
         for (const Label& label : labels_of(rule)) {
           for (const auto& argv : argvs) {

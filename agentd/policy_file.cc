@@ -14,6 +14,7 @@
 #include "agentd/limits_file.h"
 #include "agentd/risk_file.h"
 #include "agentd/toml_reader.h"
+#include "agentd/tool_file.h"
 
 namespace certgate::agentd {
 namespace {
@@ -25,6 +26,7 @@ constexpr size_t kMaxFileBytes = 8 << 20;
 constexpr size_t kMaxExtendsDepth = 8;
 constexpr size_t kMaxSetDepth = 16;
 constexpr size_t kMaxExpanded = 65536;
+constexpr size_t kMaxTools = 1024;
 
 // One compilation: the top file and everything it extends.
 class Compiler {
@@ -38,6 +40,8 @@ class Compiler {
   void add_sets(TomlFile& file, const toml::node* node);
   void add_zones(TomlFile& file, const toml::node* node);
   void add_rules(TomlFile& file, const toml::node* node);
+  void add_tools(TomlFile& file, const toml::node* node);
+  void read_tools(TomlFile& file, TableReader& reader, Rule& rule);
   void add_rule(TomlFile& file, const toml::table& table);
   void add_sandbox(TomlFile& file, const toml::node* node);
   void add_home(TomlFile& file, TableReader& reader);
@@ -265,6 +269,38 @@ void Compiler::read_terms(TomlFile& file, TableReader& reader, Rule& rule) {
   }
 }
 
+void Compiler::add_tools(TomlFile& file, const toml::node* node) {
+  each_table(file, node, "tool", [&](const toml::table& table) {
+    if (file.error) return;
+    kernel::Tool tool = read_tool(
+        file, table, [&](const auto& at, const auto& items) { return expand(file, at, items); });
+    for (const kernel::Tool& other : out_.policy.tools) {
+      if (other.name == tool.name)
+        file.complain(table.source(),
+                      "the tool '" + tool.name + "' is already defined at " + other.source);
+    }
+    if (out_.policy.tools.size() >= kMaxTools)
+      file.complain(table.source(), "more than 1,024 tools");
+    if (!file.error) out_.policy.tools.push_back(std::move(tool));
+  });
+}
+
+void Compiler::read_tools(TomlFile& file, TableReader& reader, Rule& rule) {
+  std::vector<std::string> names;
+  if (!reader.texts("tools", names, Need::kOptional)) return;
+  const auto& known = out_.policy.tools;
+  for (const std::string& name : expand(file, reader.source("tools"), names)) {
+    const auto it = std::find_if(known.begin(), known.end(),
+                                 [&](const kernel::Tool& tool) { return tool.name == name; });
+    if (it == known.end())
+      return file.complain(reader.source("tools"),
+                           "no tool '" + name +
+                               "'; define it as a [[tool]], here or in a file "
+                               "this one extends");
+    rule.tools.push_back(static_cast<uint32_t>(it - known.begin()));
+  }
+}
+
 void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   TableReader reader(file, table, "a [[rule]]");
   Rule rule;
@@ -274,6 +310,7 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   read_verbs(file, reader, rule);
   const bool has_paths = reader.texts("paths", items, Need::kOptional);
   reader.text_lists("argv", rule.argvs);
+  read_tools(file, reader, rule);
   read_endpoints(file, reader, rule);
   const bool has_accept = reader.texts("accept", accept, Need::kOptional);
   const bool has_clearance = reader.texts("clearance", clearance, Need::kOptional);
@@ -432,6 +469,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   reader.texts("extends", extends, Need::kOptional);
   const toml::node* sets = reader.take("sets", Need::kOptional);
   const toml::node* zones = reader.take("zone", Need::kOptional);
+  const toml::node* tools = reader.take("tool", Need::kOptional);
   const toml::node* rules = reader.take("rule", Need::kOptional);
   const toml::node* sandbox = reader.take("sandbox", Need::kOptional);
   const toml::node* limits = reader.take("limits", Need::kOptional);
@@ -451,6 +489,7 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   if (depth == 0) out_.policy.name = name;
   add_sets(file, sets);
   add_zones(file, zones);
+  add_tools(file, tools);
   add_rules(file, rules);
   add_sandbox(file, sandbox);
   read_limits(file, limits, out_.limits);

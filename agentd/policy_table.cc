@@ -8,6 +8,7 @@
 
 #include "agentd/policy_call.h"
 #include "agentd/toml_reader.h"
+#include "supervisor/tool_sources.h"
 
 namespace certgate::agentd {
 namespace {
@@ -64,6 +65,7 @@ class TableFile {
       std::vector<std::string> chain;
       (void)reader.texts("run_by", chain, Need::kOptional);
       for (const std::string& path : chain) out.interpreters.push_back(place_of(path));
+      read_tool_facts(reader, out);
     }
     for (const Verb verb : {Verb::kRead, Verb::kWrite, Verb::kConnect}) {
       std::string text;
@@ -74,6 +76,25 @@ class TableFile {
     }
     if (named != 1)
       file_.complain(table.source(), "a case has one of 'exec', 'read', 'write' and 'connect'");
+  }
+
+  // What only tools ask about.
+  void read_tool_facts(TableReader& reader, AskedCall& out) {
+    std::string content;
+    std::vector<std::string> sources;
+    if (reader.text("cwd", out.cwd, Need::kOptional)) out.cwd = place_of(out.cwd);
+    (void)reader.texts("env", out.env, Need::kOptional);
+    (void)reader.texts("messages", out.messages, Need::kOptional);
+    (void)reader.texts("sources", sources, Need::kOptional);
+    if (reader.text("content", content, Need::kOptional)) {
+      if (content != "other") file_.complain(reader.source("content"), "'content' is \"other\"");
+      out.content.emplace().fill(0xff);
+    }
+    for (const std::string& text : sources) {
+      auto source = supervisor::parse_source(text);
+      if (!source) return file_.complain(reader.source("sources"), source.error().what);
+      out.sources.push_back(*source);
+    }
   }
 
   std::string place_of(const std::string& text) const {

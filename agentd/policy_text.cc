@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agentd/tool_file.h"
 #include "kernel/risk.h"
 
 namespace certgate::agentd {
@@ -53,7 +54,7 @@ void put(std::string& out, const char* key, const std::string& value) {
   out += fmt::format("{} = {}\n", key, value);
 }
 
-void put_rule(std::string& out, const kernel::Rule& rule) {
+void put_rule(std::string& out, const kernel::Rule& rule, const std::vector<kernel::Tool>& tools) {
   out += fmt::format("\n# {}\n[[rule]]\n", rule.source);
   put(out, "id", quoted(rule.id));
   put(out, "why", quoted(rule.why));
@@ -67,6 +68,9 @@ void put_rule(std::string& out, const kernel::Rule& rule) {
   texts.clear();
   for (const auto& argv : rule.argvs) texts.push_back(list(argv));
   if (!texts.empty()) put(out, "argv", fmt::format("[{}]", fmt::join(texts, ", ")));
+  texts.clear();
+  for (const uint32_t tool : rule.tools) texts.push_back(tools[tool].name);
+  if (!texts.empty()) put(out, "tools", list(texts));
   texts.clear();
   for (const kernel::EndpointPattern& e : rule.endpoints) texts.push_back(e.text());
   if (!texts.empty()) put(out, "to", list(texts));
@@ -124,9 +128,11 @@ void put_risk(std::string& out, const kernel::Policy& policy) {
 
 std::string rule_text(const kernel::Rule& rule) {
   std::string out;
-  put_rule(out, rule);
+  put_rule(out, rule, {});
   return out;
 }
+std::string toml_string(std::string_view text) { return quoted(text); }
+std::string toml_list(const std::vector<std::string>& texts) { return list(texts); }
 
 std::string effective_text(const CompiledPolicy& compiled) {
   std::string out;
@@ -141,7 +147,9 @@ std::string effective_text(const CompiledPolicy& compiled) {
     for (const kernel::Origin& tag : zone.secrecy.origins()) tags.push_back(tag.detail);
     if (!tags.empty()) put(out, "secrecy", list(tags));
   }
-  for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule);
+  for (const kernel::Tool& tool : compiled.policy.tools)
+    out += fmt::format("\n# {}\n[[tool]]\n{}", tool.source, tool_text(tool));
+  for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule, compiled.policy.tools);
   put_sandbox(out, compiled);
   put_limits(out, compiled.limits);
   put_risk(out, compiled.policy);

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "agentd/policy_file.h"
 
@@ -14,5 +16,9 @@ namespace certgate::agentd {
 
 std::string effective_text(const CompiledPolicy& compiled);
 std::string rule_text(const kernel::Rule& rule);  // one [[rule]], under its place
+
+// As TOML writes them.
+std::string toml_string(std::string_view text);
+std::string toml_list(const std::vector<std::string>& texts);
 
 }  // namespace certgate::agentd

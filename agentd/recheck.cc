@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "agentd/recorded_policy.h"
+#include "agentd/run_given.h"
 #include "supervisor/lineage.h"
+#include "supervisor/tool_sources.h"
 
 namespace certgate::agentd {
 namespace {
@@ -59,6 +61,8 @@ struct RunCheck::Impl {
   Answer raised(const Record& r);
   Answer outcome(const Record& r);
   Answer approval(const Record& r);
+  Answer given(const Record& r);
+  Answer say_messages(const Record& r, kernel::Call& call);
   Answer use_approval(const Record& r);
   Answer any(const Record& r);
   void rise(const Label& to, uint64_t seq);
@@ -121,6 +125,9 @@ std::optional<Fault> RunCheck::Impl::any(const Record& r) {
       break;
     case RecordKind::kOutcome:
       fault = outcome(r);
+      break;
+    case RecordKind::kGiven:
+      fault = given(r);
       break;
     case RecordKind::kApproval:
       fault = approval(r);
@@ -252,6 +259,7 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   if (!after->covers(secrecy_of(call.effect)))
     return Fault{"label", "what was read is in a secret zone, and brought no tag in"};
   if (Answer fault = use_approval(r)) return fault;
+  if (Answer fault = say_messages(r, call)) return fault;
   kernel::Verdict verdict = decider->decide(state, call, time_of());
   if (const auto* refusal = std::get_if<kernel::Refusal>(&verdict)) {
     if (!r.args.empty())
@@ -273,6 +281,9 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
     return Fault{"approval", "decided again it needs none, and names one"};
   if (static_cast<uint8_t>(again.risk().level) != r.risk)
     return Fault{"risk", "decided again it is of another risk"};
+  if (again.tool() != r.tool)
+    return Fault{"tool",
+                 "decided again it is a call of '" + again.tool() + "', not of '" + r.tool + "'"};
   uint64_t most = UINT64_MAX;
   for (const kernel::MeterUse& use : again.meters()) {
     if (use.budget != 0) most = std::min(most, use.budget - use.used);
@@ -287,6 +298,42 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   }
   if (rises) rise(again.raised_to(), r.seq);
   kernel::apply(state, again);
+  return {};
+}
+
+// What a tool's program was when the run began.
+std::optional<Fault> RunCheck::Impl::given(const Record& r) {
+  for (kernel::Tool& tool : policy.tools) {
+    if (tool.name != r.tool || tool.pin != kernel::Tool::Pin::kAtStart) continue;
+    if (r.sha256.size() != tool.sha256.size() || tool.program != r.object || decider)
+      return Fault{"tool", "the tool '" + r.tool + "' was pinned to nothing, or too late"};
+    std::copy(r.sha256.begin(), r.sha256.end(), tool.sha256.begin());
+  }
+  return {};
+}
+
+// Of a message of the user the log has the digest, not the words: that they said this at the place
+// which the record names is taken from the record.
+std::optional<Fault> RunCheck::Impl::say_messages(const Record& r, kernel::Call& call) {
+  state.messages.clear();
+  const auto* exec = std::get_if<kernel::ExecEffect>(&call.effect);
+  for (size_t at = 0; exec != nullptr && at < r.sources.size();) {
+    const size_t end = std::min(r.sources.find(' ', at), r.sources.size());
+    const std::string one = r.sources.substr(at, end - at);
+    at = end + 1;
+    if (one.ends_with("=policy")) continue;
+    const auto source = supervisor::parse_source(one);
+    const bool fits = source && source->argument < exec->argv.size() &&
+                      source->message < kMaxMessages && source->end <= kMaxMessageBytes &&
+                      source->start <= source->end &&
+                      exec->argv[source->argument].size() == source->end - source->start;
+    if (!fits) return Fault{"sources", "'" + one + "' is no place in a message of the user"};
+    if (state.messages.size() <= source->message) state.messages.resize(source->message + 1);
+    std::string& said = state.messages[source->message];
+    said.resize(std::max<size_t>(said.size(), source->end));
+    said.replace(source->start, source->end - source->start, exec->argv[source->argument]);
+    call.sources.push_back(*source);
+  }
   return {};
 }
 

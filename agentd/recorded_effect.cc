@@ -59,6 +59,7 @@ Result<kernel::Effects> open_effect(const Record& record, CborReader& in) {
 Result<kernel::Effects> exec_effect(const Record& record, CborReader& in) {
   kernel::ExecEffect out;
   out.argv = record.argv;
+  out.named = record.asked.empty() ? record.object : record.asked;
   kernel::ExecImage first;
   first.path = record.object;
   first.file.ino = record.ino;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernel/cbor.h"
+#include "agentd/recorded_tools.h"
 
 namespace certgate::agentd {
 namespace {
@@ -89,7 +89,7 @@ Status subject(CborReader& in, Rule& rule) {
   return endpoints(in, rule);
 }
 
-// Its terms: keys 8 to 14.
+// Its terms: keys 8 to 15.
 Status terms(CborReader& in, Rule& rule) {
   CG_CHECK(key(in, 8));
   CG_TRY(const std::vector<std::string> accept, texts(in));
@@ -113,6 +113,13 @@ Status terms(CborReader& in, Rule& rule) {
   CG_CHECK(key(in, 14));
   CG_TRY(const uint64_t deadline, in.unsigned_int());
   if (deadline != 0) rule.deadline_ns = deadline;
+  CG_CHECK(key(in, 15));
+  CG_TRY(const size_t tools, in.array(kMaxList));
+  for (size_t i = 0; i < tools; ++i) {
+    CG_TRY(const uint64_t tool, in.unsigned_int());
+    if (tool > UINT32_MAX) return fail("a tool that there cannot be");
+    rule.tools.push_back(static_cast<uint32_t>(tool));
+  }
   return ok();
 }
 
@@ -138,8 +145,8 @@ Status zones(CborReader& in, Policy& policy) {
 Result<Policy> decode(const std::string& canonical) {
   CborReader in(octets(canonical), canonical.size());
   Policy out;
-  CG_TRY(const size_t parts, in.map(4));
-  if (parts != 4) return fail("a map has another length");
+  CG_TRY(const size_t parts, in.map(5));
+  if (parts != 5) return fail("a map has another length");
   CG_CHECK(key(in, 1));
   CG_TRY(out.name, in.text(kMaxText));
   CG_CHECK(key(in, 2));
@@ -148,8 +155,8 @@ Result<Policy> decode(const std::string& canonical) {
   CG_TRY(const size_t rules, in.array(kernel::kMaxRules));
   for (size_t i = 0; i < rules; ++i) {
     Rule rule;
-    CG_TRY(const size_t keys, in.map(14));
-    if (keys != 14) return fail("a rule has other keys");
+    CG_TRY(const size_t keys, in.map(15));
+    if (keys != 15) return fail("a rule has other keys");
     CG_CHECK(subject(in, rule));
     CG_CHECK(terms(in, rule));
     out.rules.push_back(std::move(rule));
@@ -157,6 +164,8 @@ Result<Policy> decode(const std::string& canonical) {
   CG_CHECK(key(in, 4));
   CG_CHECK(array_of(in, out.risk.size()));
   for (kernel::Effect& one : out.risk) CG_CHECK(choice(in, kernel::Effect::kAsk, one));
+  CG_CHECK(key(in, 5));
+  CG_TRY(out.tools, read_tools(in));
   if (!in.done()) return fail("bytes after its end");
   const std::vector<uint8_t> again = out.canonical();
   if (!std::equal(again.begin(), again.end(), octets(canonical),
@@ -192,10 +201,11 @@ std::string recorded_body(const Policy& policy) {
   kernel::CborWriter out;
   out.array(2);
   out.bytes(canonical.data(), canonical.size());
-  out.array(policy.rules.size() + policy.zones.size());
+  out.array(policy.rules.size() + policy.zones.size() + policy.tools.size());
   std::string file;
   for (const Rule& rule : policy.rules) put_place(out, file, rule.source);
   for (const kernel::Zone& zone : policy.zones) put_place(out, file, zone.source);
+  for (const kernel::Tool& tool : policy.tools) put_place(out, file, tool.source);
   return {out.data().begin(), out.data().end()};
 }
 
@@ -216,10 +226,11 @@ Result<Policy> read_recorded_policy(const std::string& body) {
   CG_CHECK(array_of(in, 2));
   CG_TRY(const std::string canonical, in.bytes(kMaxRecordedPolicy));
   CG_TRY(Policy policy, decode(canonical));
-  CG_CHECK(array_of(in, policy.rules.size() + policy.zones.size()));
+  CG_CHECK(array_of(in, policy.rules.size() + policy.zones.size() + policy.tools.size()));
   std::string file;
   CG_CHECK(places(in, file, policy.rules));
   CG_CHECK(places(in, file, policy.zones));
+  CG_CHECK(places(in, file, policy.tools));
   if (!in.done()) return fail("bytes after the end of the recorded policy");
   return policy;
 }

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "agentd/cli/verbs.h"
+#include "agentd/run_given.h"
 #include "kernel/mutant.h"
 #include "supervisor/report.h"
 
@@ -150,8 +151,10 @@ Result<kernel::Label> initial_label(const RunOptions& options) {
   return label.join(plain(kernel::OriginClass::kUnknown));
 }
 
+enum class Gate : uint8_t { kClosed, kOpen };
+
 std::vector<std::string> environment(const Account& account, const CompiledPolicy& policy,
-                                     const std::string& cwd) {
+                                     const std::string& cwd, Gate gate) {
   std::vector<std::pair<std::string, std::string>> all;
   const auto set = [&](const std::string& name, const std::string& value) {
     const auto it =
@@ -174,6 +177,7 @@ std::vector<std::string> environment(const Account& account, const CompiledPolic
   set("LOGNAME", account.name);
   set("SHELL", "/bin/bash");
   set("PWD", cwd);
+  if (gate == Gate::kOpen) set(sandbox::kGateVariable, sandbox::kGateSocket);
   for (const auto& [name, value] : policy.env_set) set(name, value);
   std::vector<std::string> out;
   for (const auto& [name, value] : all) out.push_back(name + "=" + value);
@@ -275,7 +279,9 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
   if (mutant(Mutant::kControlSide)) plan.spec.read_only.push_back(plan.state_dir);
   plan.spec.argv = options.command;
   plan.spec.cwd = here && is_within(*here, workspace) ? *here : workspace;
-  plan.spec.env = environment(account, plan.policy, plan.spec.cwd);
+  CG_CHECK(add_given(options, plan));
+  plan.spec.env = environment(account, plan.policy, plan.spec.cwd,
+                              plan.spec.gate ? Gate::kOpen : Gate::kClosed);
   plan.command_line = shell_line(options.command);
   return plan;
 }

@@ -15,6 +15,7 @@
 #include "agentd/agent_user.h"
 #include "agentd/policy_file.h"
 #include "kernel/label.h"
+#include "kernel/record.h"
 #include "kernel/result.h"
 #include "sandbox/launch.h"
 
@@ -29,6 +30,7 @@ struct RunOptions {
   std::optional<uint64_t> timeout_ns;  // of the whole run
   bool own_user = false;               // a host uid of its own (agent_user.h)
   std::string token, token_key;        // files, see authority.h
+  std::vector<std::string> messages;   // files with words of the user
   std::vector<std::string> command;
 };
 
@@ -44,6 +46,7 @@ struct RunPlan {
   sandbox::Spec spec;
   kernel::Label initial;
   std::string command_line;  // escaped
+  std::vector<kernel::Record> given;  // messages and pinned tools, for the log
 };
 
 Result<RunPlan> make_run_plan(const RunOptions& options);

@@ -57,6 +57,16 @@ struct ExecEffect {
   std::vector<std::string> argv;  // as passed by the caller (before the kernel's script rewriting)
   std::vector<std::string> env;
   std::string cwd;  // resolved inside the sandbox
+  // What only tools ask about (tool.h); the exec proof holds them, the digest leaves them out.
+  std::string named;           // the name that was given, as AT_EXECFN will say it
+  std::vector<int> inherited;  // descriptors above 2 that would stay open
+};
+
+// An argument that the caller says is bytes of a message of the user (State::messages).
+struct ArgumentSource {
+  uint32_t argument = 0, message = 0;
+  uint64_t start = 0, end = 0;
+  bool operator==(const ArgumentSource&) const = default;
 };
 
 enum class Transport : uint8_t { kTcp, kUdp, kUnix };

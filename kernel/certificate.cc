@@ -32,6 +32,9 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kApprovalDenied, "APPROVAL_DENIED"},
     {Reason::kApprovalExpired, "APPROVAL_EXPIRED"},
     {Reason::kClearanceMissing, "CLEARANCE_MISSING"},
+    {Reason::kSchemaBreakout, "SCHEMA_BREAKOUT"},
+    {Reason::kToolMismatch, "TOOL_MISMATCH"},
+    {Reason::kProvenanceLoss, "PROVENANCE_LOSS"},
 };
 
 constexpr size_t kTypicalRoom = 256;

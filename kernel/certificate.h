@@ -37,6 +37,9 @@ enum class Reason : uint8_t {
   kApprovalDenied = 21,    // APPROVAL_DENIED: one said no
   kApprovalExpired = 22,   // APPROVAL_EXPIRED: nobody answered in time
   kClearanceMissing = 26,  // CLEARANCE_MISSING: the sink has no clearance for a tag of the label
+  kSchemaBreakout = 23,    // SCHEMA_BREAKOUT: a call that the tool does not spell out
+  kToolMismatch = 24,      // TOOL_MISMATCH: the tool's path with other content
+  kProvenanceLoss = 25,    // PROVENANCE_LOSS: an argument is not from where the caller says
 };
 const char* reason_text(Reason reason);  // "UNTRUSTED_ORIGIN"
 Result<Reason> parse_reason(std::string_view text);
@@ -107,6 +110,7 @@ class Certificate {
   const std::vector<MeterUse>& meters() const { return meters_; }  // the last token's first
   const std::string& approval() const { return approval_; }        // id; empty: none was needed
   const Risked& risk() const { return risk_; }
+  const std::string& tool() const { return tool_; }                // of the rule, when it names one
 
  private:
   friend class Decider;
@@ -117,6 +121,7 @@ class Certificate {
   std::vector<MeterUse> meters_;
   Label decision_, raised_, object_;
   std::vector<uint32_t> shut_;
+  std::string tool_;
   Durability durability_ = Durability::kOrdered;
   std::string approval_;
   Risked risk_;
@@ -134,6 +139,7 @@ struct Refusal {
   Digest digest{};           // APPROVAL_…: what must be approved,
   uint64_t deadline_ns = 0;  // within which time
   std::string approval{};    // the answer that was found
+  std::string tool{};
 };
 
 }  // namespace certgate::kernel

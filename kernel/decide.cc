@@ -13,12 +13,6 @@ bool has_verb(const std::vector<Verb>& verbs, Verb verb) {
   return std::find(verbs.begin(), verbs.end(), verb) != verbs.end();
 }
 
-bool is_loader(const ExecEffect& exec, size_t image) {
-  if (image == 0 || image + 1 != exec.images.size()) return false;
-  const std::string& path = exec.images[image].path;
-  return path.compare(path.find_last_of('/') + 1, 3, "ld-") == 0;
-}
-
 bool any_path(const Rule& rule, std::string_view path, bool inside) {
   return std::any_of(rule.paths.begin(), rule.paths.end(),
                      [&](const PathPattern& p) { return p.matches(path, inside); });
@@ -90,6 +84,7 @@ Asked asked(const Question& q) {
 struct Found {
   const Rule* rule = nullptr;
   size_t index = 0;
+  const Tool* tool = nullptr;
 };
 
 }  // namespace
@@ -112,13 +107,19 @@ class Decision {
   std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
+  Refusal uncleared_for(const Rule& rule, const Label& judged) const;
+  std::optional<Refusal> lost_source(const Label& judged) const;
   Refusal refusal(TokenFault fault) const;
   std::vector<MeterUse> take_meters() { return std::move(meters_); }
   const Rule* asking() const { return asking_; }
 
  private:
   void find_candidates(const Question& q);
-  void note(const Question& q, uint32_t rule, Step::Outcome outcome, const Label& judged);
+  void note(const Question& q, uint32_t rule, Step::Outcome outcome,
+            const Refusal* refused = nullptr);
+  // The tool of the rule that fits, else null; the first that does not is kept for the refusal.
+  const Tool* fitting(const Rule& rule, const Question& q, const Label& judged);
+  std::optional<Refusal> foreign_words(const Rule& rule, const Label& judged) const;
 
   const Policy& policy_;
   const RuleIndex& index_;
@@ -130,6 +131,9 @@ class Decision {
   std::vector<uint32_t> candidates_;  // of the question being answered
   std::vector<MeterUse> meters_;      // of all questions answered
   const Rule* asking_ = nullptr;      // the first ask rule that one of them met
+  ToolFit fit_;                       // of the tool tried last
+  std::optional<Refusal> misfit_;     // of the tool that fitted best
+  size_t misfit_fitted_ = 0;          // its arguments; another content counts as most
 };
 
 void Decision::find_candidates(const Question& q) {
@@ -143,13 +147,14 @@ void Decision::find_candidates(const Question& q) {
   candidates_ = std::move(all);
 }
 
-void Decision::note(const Question& q, uint32_t rule, Step::Outcome outcome, const Label& judged) {
+void Decision::note(const Question& q, uint32_t rule, Step::Outcome outcome,
+                    const Refusal* refused) {
   if (steps_ == nullptr) return;
   Step step{.verb = q.verb, .image = q.image, .rule = rule, .outcome = outcome};
-  if (outcome == Step::Outcome::kRejects)
-    step.culprit = *policy_.rules[rule].accept.first_rejected(judged);
-  if (outcome == Step::Outcome::kUncleared)
-    step.culprit = *policy_.rules[rule].clearance.first_rejected(judged);
+  if (outcome == Step::Outcome::kRejects || outcome == Step::Outcome::kUncleared)
+    step.culprit = refused->origin;
+  if (refused != nullptr) step.detail = refused->argument;
+  if (refused != nullptr && outcome == Step::Outcome::kArguments) step.detail += " " + refused->why;
   steps_->push_back(std::move(step));
 }
 
@@ -196,6 +201,74 @@ Refusal Decision::untrusted(const Rule& rule, const Label& judged) const {
   return out;
 }
 
+Refusal Decision::uncleared_for(const Rule& rule, const Label& judged) const {
+  Refusal out = refusal(Reason::kClearanceMissing, &rule, judged);
+  out.argument = "agent";
+  out.origin = *rule.clearance.first_rejected(judged);
+  return out;
+}
+
+const Tool* Decision::fitting(const Rule& rule, const Question& q, const Label& judged) {
+  for (const uint32_t index : rule.tools) {
+    const Tool& tool = policy_.tools[index];
+    const auto& chain = tool.run_by;
+    if (q.image > 0 &&
+        std::find(chain.begin(), chain.end(), q.exec->images[q.image].path) == chain.end())
+      continue;
+    fit_ = fit_tool(tool, *q.exec);
+    if (fit_.fit == Fit::kFits) return &tool;
+    const bool other = fit_.fit == Fit::kMismatch;
+    const size_t fitted = other ? SIZE_MAX : fit_.argv.size();
+    if (fit_.fit == Fit::kOtherProgram || (misfit_ && fitted <= misfit_fitted_)) continue;
+    misfit_ = refusal(other ? Reason::kToolMismatch : Reason::kSchemaBreakout, &rule, judged,
+                      fit_.element + " " + fit_.why);
+    misfit_->argument = fit_.element;
+    misfit_->tool = tool.name;
+    misfit_fitted_ = fitted;
+  }
+  return nullptr;
+}
+
+// An argument or variable whose origin the tool does not accept. What the policy spells out is its
+// own; what is bound to a message is the user's; all else is the agent's.
+std::optional<Refusal> Decision::foreign_words(const Rule& rule, const Label& judged) const {
+  const Label user = Label::of({{OriginClass::kUser, ""}});
+  const size_t arguments = fit_.argv.size();
+  for (size_t i = 0; i < arguments + fit_.env.size(); ++i) {
+    const ValueSpec* value = i < arguments ? fit_.argv[i] : fit_.env[i - arguments];
+    if (value == nullptr) continue;
+    const bool bound = std::any_of(call_.sources.begin(), call_.sources.end(),
+                                   [&](const auto& s) { return s.argument == i && i < arguments; });
+    const AcceptSet& accept = value->accept ? *value->accept : rule.accept;
+    const Origin* rejected = accept.first_rejected(bound ? user : judged);
+    if (rejected == nullptr) continue;
+    Refusal out = refusal(Reason::kUntrustedOrigin, &rule, judged);
+    out.argument = (i < arguments ? "argv[" : "env[") +
+                   std::to_string(i < arguments ? i : i - arguments) + "]";
+    out.origin = *rejected;
+    return out;
+  }
+  return std::nullopt;
+}
+
+// An argument that the caller binds is the very bytes that it names, or nothing is allowed.
+std::optional<Refusal> Decision::lost_source(const Label& judged) const {
+  const auto* exec = std::get_if<ExecEffect>(&call_.effect);
+  for (const ArgumentSource& s : call_.sources) {
+    if (exec != nullptr && s.argument < exec->argv.size() && s.message < state_.messages.size()) {
+      const std::string_view said = state_.messages[s.message];
+      if (s.start <= s.end && s.end <= said.size() &&
+          said.substr(s.start, s.end - s.start) == exec->argv[s.argument])
+        continue;
+    }
+    Refusal out = refusal(Reason::kProvenanceLoss, nullptr, judged,
+                          "the user's message does not say this at the place that was named");
+    out.argument = "argv[" + std::to_string(s.argument) + "]";
+    return out;
+  }
+  return std::nullopt;
+}
+
 Refusal Decision::refusal(TokenFault fault) const {
   return refusal(fault.reason, nullptr, state_.label, std::move(fault.why));
 }
@@ -206,54 +279,67 @@ std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& ju
     if (auto fault = check_scope(chain_, state_.tokens, now_, asked(q), meters_))
       return refusal(*std::move(fault));
   }
-  const Rule *rejecting = nullptr, *uncleared_by = nullptr;
+  std::optional<Refusal> rejecting, uncleared;
+  misfit_.reset();
   Found allowing;
   std::optional<std::pair<Reason, const Rule*>> used_up;
   find_candidates(q);
   for (const uint32_t i : candidates_) {
     const Rule& rule = policy_.rules[i];
     const bool forbids = rule.effect == Effect::kForbid;
-    // Once an answer is known only a forbid can still change it.
-    if (!forbids && (q.forbid_only || allowing.rule != nullptr)) continue;
-    if (!matches(rule, q)) {
-      if (steps_ != nullptr && only_arguments_differ(rule, q))
-        note(q, i, Outcome::kArguments, judged);
+    // Once an answer is known only a forbid, or an ask, can still change it.
+    const bool known = allowing.rule != nullptr && rule.effect != Effect::kAsk;
+    if (!forbids && (q.forbid_only || known)) continue;
+    const Tool* tool = rule.tools.empty() || q.exec == nullptr ? nullptr : fitting(rule, q, judged);
+    if (tool == nullptr && !matches(rule, q)) {
+      if (misfit_ && !rule.tools.empty() && fit_.fit != Fit::kOtherProgram)
+        note(q, i, Outcome::kArguments, &*misfit_);
+      else if (steps_ != nullptr && only_arguments_differ(rule, q))
+        note(q, i, Outcome::kArguments);
       continue;
     }
     if (forbids && mutant(Mutant::kProcessMemory)) continue;
     if (forbids) {
-      note(q, i, Outcome::kForbids, judged);
+      note(q, i, Outcome::kForbids);
       return refusal(Reason::kForbidden, &rule, judged);
     }
-    // One that does not accept the label asks all the same: taint must not free a call.
+    // An ask rule asks about all that it matches, wherever it stands and whatever the label is:
+    // neither another rule nor taint frees a call.
     if (rule.effect == Effect::kAsk && asking_ == nullptr) asking_ = &rule;
-    if (!mutant(Mutant::kAccept) && !rule.accept.accepts(judged)) {
-      if (rejecting == nullptr) rejecting = &rule;
-      note(q, i, Outcome::kRejects, judged);
+    if (allowing.rule != nullptr) {
+      note(q, i, Outcome::kAsks);
+      continue;
+    }
+    std::optional<Refusal> rejects;
+    if (!rule.accept.accepts(judged))
+      rejects = untrusted(rule, judged);
+    else if (tool != nullptr)
+      rejects = foreign_words(rule, judged);
+    if (!mutant(Mutant::kAccept) && rejects) {
+      note(q, i, Outcome::kRejects, &*rejects);
+      if (tool != nullptr) rejects->tool = tool->name;
+      if (!rejecting) rejecting = std::move(rejects);
     } else if (q.connect != nullptr && !mutant(Mutant::kClearance) &&
                !rule.clearance.accepts(judged)) {
-      if (uncleared_by == nullptr) uncleared_by = &rule;
-      note(q, i, Outcome::kUncleared, judged);
+      rejects = uncleared_for(rule, judged);
+      note(q, i, Outcome::kUncleared, &*rejects);
+      if (!uncleared) uncleared = std::move(rejects);
     } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
       if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);
-      note(q, i, Outcome::kExpired, judged);
+      note(q, i, Outcome::kExpired);
     } else if (rule.budget && i < state_.used.size() && state_.used[i] >= *rule.budget) {
       if (!used_up) used_up.emplace(Reason::kBudgetExhausted, &rule);
-      note(q, i, Outcome::kUsedUp, judged);
+      note(q, i, Outcome::kUsedUp);
     } else {
-      allowing = {&rule, i};
-      note(q, i, rule.effect == Effect::kAsk ? Outcome::kAsks : Outcome::kAllows, judged);
+      allowing = {&rule, i, tool};
+      note(q, i, rule.effect == Effect::kAsk ? Outcome::kAsks : Outcome::kAllows);
     }
   }
   if (q.forbid_only || allowing.rule != nullptr) return allowing;
   if (used_up) return refusal(used_up->first, used_up->second, judged);
-  if (uncleared_by != nullptr) {
-    Refusal out = refusal(Reason::kClearanceMissing, uncleared_by, judged);
-    out.argument = "agent";
-    out.origin = *uncleared_by->clearance.first_rejected(judged);
-    return out;
-  }
-  if (rejecting != nullptr) return untrusted(*rejecting, judged);
+  if (uncleared) return *std::move(uncleared);
+  if (rejecting) return *std::move(rejecting);
+  if (misfit_) return *std::move(misfit_);
   return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
 }
 
@@ -303,6 +389,7 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
 
   Certificate cert;
   cert.decision_ = exec != nullptr ? state.label.join(call.object) : state.label;
+  if (auto lost = decision.lost_source(cert.decision_)) return *std::move(lost);
   for (const Question& q : questions) {
     // Read and write in one open: the descriptor is used under the label that the read brings.
     if (q.verb == Verb::kWrite && open->read) cert.decision_ = state.label.join(call.object);
@@ -314,6 +401,7 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
     }
     const Found& found = std::get<Found>(answer);
     if (found.rule == nullptr) continue;  // a loader that nothing forbids
+    if (found.tool != nullptr && q.image == 0) cert.tool_ = found.tool->name;
     const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;
     cert.rules_.push_back({static_cast<uint32_t>(found.index), used + 1});
     cert.durability_ = std::max(cert.durability_, found.rule->durability);

@@ -60,11 +60,13 @@ struct State {
   std::vector<Held> held;      // live handles, index = what Certificate::shut names
   std::vector<Approval> approvals;
   std::vector<uint64_t> seen;  // risk.h
+  std::vector<std::string> messages;  // of the user, recorded before the agent started
 };
 
 struct Call {
   Effects effect;
   Label object;  // label of the file(s); for connect unused
+  std::vector<ArgumentSource> sources{};  // exec: arguments that the caller did not choose
 };
 
 using Verdict = std::variant<Certificate, Refusal>;
@@ -73,7 +75,7 @@ using Verdict = std::variant<Certificate, Refusal>;
 // about other objects leave no step, nor do allow rules after the one that allowed.
 struct Step {
   enum class Outcome : uint8_t {
-    kArguments,  // about this file, but not with these arguments
+    kArguments,  // about this file, but not with these arguments; a tool: `detail`
     kForbids,
     kRejects,    // does not accept `culprit`
     kUncleared,  // has no clearance for `culprit`
@@ -87,6 +89,7 @@ struct Step {
   uint32_t rule = 0;
   Outcome outcome = Outcome::kAllows;
   Origin culprit{};
+  std::string detail{};
 };
 
 // What a label that rises takes with it.

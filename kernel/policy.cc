@@ -22,8 +22,40 @@ void put_paths(CborWriter& w, const std::vector<PathPattern>& paths) {
   for (const PathPattern& p : paths) w.text(p.text());
 }
 
+void put_value(CborWriter& w, const ValueSpec& v) {
+  w.array(9);
+  put_texts(w, v.one_of);
+  w.unsigned_int(static_cast<uint64_t>(v.type));
+  w.integer(v.min), w.integer(v.max);
+  w.text(v.chars);
+  put_texts(w, v.patterns);
+  put_paths(w, v.within);
+  w.boolean(v.dash);
+  w.array(v.accept ? 1 : 0);
+  if (v.accept) put_texts(w, v.accept->texts());
+}
+
+void put_tool(CborWriter& w, const Tool& tool) {
+  w.array(10);
+  w.text(tool.name), w.text(tool.why), w.text(tool.program);
+  w.unsigned_int(static_cast<uint64_t>(tool.pin));
+  w.bytes(tool.sha256.data(), tool.pin == Tool::Pin::kExact ? tool.sha256.size() : 0);
+  put_texts(w, tool.run_by);
+  w.array(tool.parts.size());
+  for (const ToolPart& part : tool.parts) {
+    w.array(part.value ? 5 : 4);
+    w.text(part.flag), w.boolean(part.optional), w.boolean(part.repeats),
+        w.unsigned_int(part.group);
+    if (part.value) put_value(w, *part.value);
+  }
+  w.array(tool.env.size());
+  for (const ToolVariable& v : tool.env) w.array(2), w.text(v.name), put_value(w, v.value);
+  put_paths(w, tool.cwd);
+  w.unsigned_int(static_cast<uint64_t>(tool.descriptors));
+}
+
 void put_rule(CborWriter& w, const Rule& rule) {
-  w.map(14);
+  w.map(15);
   w.unsigned_int(1), w.text(rule.id);
   w.unsigned_int(2), w.text(rule.why);
   w.unsigned_int(3), w.unsigned_int(static_cast<uint64_t>(rule.effect));
@@ -46,6 +78,8 @@ void put_rule(CborWriter& w, const Rule& rule) {
   w.unsigned_int(12), w.unsigned_int(static_cast<uint64_t>(rule.durability));
   w.unsigned_int(13), put_texts(w, rule.clearance.texts());
   w.unsigned_int(14), w.unsigned_int(rule.deadline_ns.value_or(0));
+  w.unsigned_int(15), w.array(rule.tools.size());
+  for (const uint32_t tool : rule.tools) w.unsigned_int(tool);
 }
 
 bool has(const Rule& rule, Verb verb) {
@@ -61,7 +95,11 @@ Status validate(const Rule& rule) {
   if (rule.verbs.empty()) return fail(name + " names no verb");
   const bool path_verb =
       has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
-  if (path_verb && rule.paths.empty()) return fail(name + " needs paths for exec, read or write");
+  const bool grants_calls = rule.effect == Effect::kAllow && rule.verbs == std::vector{Verb::kExec};
+  if (!rule.tools.empty() && !(grants_calls && rule.paths.empty() && rule.argvs.empty()))
+    return fail(name + ": 'tools' is for allow = [\"exec\"] alone, without paths and argv");
+  if (path_verb && rule.paths.empty() && rule.tools.empty())
+    return fail(name + " needs paths for exec, read or write");
   if (has(rule, Verb::kConnect) && rule.endpoints.empty())
     return fail(name + " needs endpoints for connect");
   if (!path_verb && !rule.paths.empty())
@@ -102,7 +140,7 @@ bool Rule::spells(std::string_view path) const {
 
 std::vector<uint8_t> Policy::canonical() const {
   CborWriter w;
-  w.map(4);
+  w.map(5);
   w.unsigned_int(1), w.text(name);
   w.unsigned_int(2), w.array(zones.size());
   for (const Zone& z : zones) {
@@ -116,6 +154,8 @@ std::vector<uint8_t> Policy::canonical() const {
   for (const Rule& r : rules) put_rule(w, r);
   w.unsigned_int(4), w.array(risk.size());
   for (const Effect e : risk) w.unsigned_int(static_cast<uint64_t>(e));
+  w.unsigned_int(5), w.array(tools.size());
+  for (const Tool& t : tools) put_tool(w, t);
   return w.take();
 }
 
@@ -169,6 +209,9 @@ Status validate(const Policy& policy) {
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate(rule));
     if (!ids.insert(rule.id).second) return fail("two rules have the id '" + rule.id + "'");
+    for (const uint32_t tool : rule.tools) {
+      if (tool >= policy.tools.size()) return fail("rule '" + rule.id + "' names no tool");
+    }
   }
   if (policy.udp_ports().size() > kMaxUdpPorts)
     return fail("the policy names more than 64 UDP ports; name those that are needed");

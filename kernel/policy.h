@@ -4,8 +4,8 @@
 // SHA-256 of that is the policy digest every record names. Rules are tried in this order:
 //   1. a forbid rule that matches the object  -> FORBIDDEN, whatever else matches
 //   2. the first allow or ask rule that matches the object and accepts the label decides
-//      -> allowed by it; after an operator's approval of this very action (APPROVAL_REQUIRED) where
-//      it, or a rule before it that matches the object, asks
+//      -> allowed by it; where any ask rule matches the object, after an operator's approval of this
+//      very action (APPROVAL_REQUIRED)
 //   3. some such rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
 //      (the refusal names the first of them, and the first origin that it does not accept)
 //   4. nothing matched -> SCOPE_MISSING
@@ -39,6 +39,7 @@
 #include "kernel/call.h"
 #include "kernel/label.h"
 #include "kernel/result.h"
+#include "kernel/tool.h"
 
 namespace certgate::kernel {
 
@@ -118,6 +119,7 @@ struct Rule {
   std::vector<Verb> verbs;                      // exec | read | write | connect
   std::vector<PathPattern> paths;               // exec, read, write
   std::vector<std::vector<std::string>> argvs;  // exec: any of these, empty = any argv
+  std::vector<uint32_t> tools;                  // exec, instead of paths: calls of these tools
   std::vector<EndpointPattern> endpoints;       // connect (tcp, udp)
   AcceptSet accept;                             // origins this scope accepts; unused for forbid
   AcceptSet clearance{AcceptSet::Of::kTags};    // connect: secrecy tags that may leave by it
@@ -147,6 +149,7 @@ struct Policy {
   std::vector<Rule> rules;
   // What a call of each risk that the rules grant needs; never milder for a higher one.
   std::array<Effect, kRisks> risk{Effect::kAllow, Effect::kAllow, Effect::kAllow};
+  std::vector<Tool> tools;
 
   // Deterministic CBOR of everything that decides (not `source`).
   std::vector<uint8_t> canonical() const;

@@ -39,10 +39,14 @@ enum Key : uint8_t {
   kDetail,
   kLineage,
   kBody,
+  kTool,
+  kSources,
+  kPermit,
+  kIntent,
   kArgs = 35,
   kRisk,
 };
-constexpr size_t kKeys = 31;
+constexpr size_t kKeys = 35;
 
 enum Major : uint8_t {
   kUnsignedMajor = 0,
@@ -61,7 +65,7 @@ constexpr size_t kSentenceBytes = 2048;  // rule, why
 constexpr size_t kLabelBytes = 8448;     // origins, raised
 // A record can always be made: the longest one still fits a tlog-tiles entry. A body stands alone.
 static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) +
-                  5 * kWordBytes + 2 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 3 * 32 +
+                  7 * kWordBytes + 4 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 3 * 32 +
                   kMaxRecordDetailBytes + kMaxRecordLineage * kMaxCborHead +
                   (kKeys + 1) * (2 + kMaxCborHead) <=
               kMaxRecordBytes);
@@ -78,6 +82,13 @@ constexpr TextField kMiddle[] = {
     {kToken, &Record::token, kWordBytes},       {kOrigins, &Record::origins, kLabelBytes},
     {kRaised, &Record::raised, kLabelBytes},    {kCulprit, &Record::culprit, kPartBytes},
     {kArgument, &Record::argument, kPartBytes}, {kWhy, &Record::why, kSentenceBytes},
+};
+
+constexpr TextField kLast[] = {
+    {kTool, &Record::tool, kWordBytes},
+    {kSources, &Record::sources, kPartBytes},
+    {kPermit, &Record::permit, kWordBytes},
+    {kIntent, &Record::intent, kPartBytes},
 };
 
 // Bytes that are not UTF-8 become '?', one each, so that the length stays.
@@ -164,6 +175,7 @@ size_t room_for(const Record& r) {
   room += std::min(r.run.size(), kWordBytes) + std::min(r.call.size(), kWordBytes) +
           std::min(r.grade.size(), kWordBytes);
   for (const TextField& field : kMiddle) room += std::min((r.*field.member).size(), field.max);
+  for (const TextField& field : kLast) room += std::min((r.*field.member).size(), field.max);
   const size_t args = std::min(r.argv.size(), kMaxRecordArgs);
   for (size_t i = 0; i < args; ++i) room += 3 + std::min(r.argv[i].size(), kMaxRecordArgBytes);
   return room;
@@ -197,6 +209,10 @@ const char* record_kind_text(RecordKind kind) {
       return "approval";
     case RecordKind::kPolicy:
       return "policy";
+    case RecordKind::kGiven:
+      return "given";
+    case RecordKind::kPermit:
+      return "permit";
   }
   return kNoKind;
 }
@@ -207,7 +223,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   const size_t start = out.size();
   out.resize(start + room_for(r));
   // The number of fields comes first but is known last: leave room for its longest head (2 bytes,
-  // 31 keys) and close the gap when one byte is enough.
+  // 35 keys) and close the gap when one byte is enough.
   uint8_t* const base = out.data() + start;
   Fields fields(base + 2);
   fields.number(kKind, static_cast<uint64_t>(r.kind));
@@ -233,6 +249,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
     fields.bytes(kDetail, r.detail, kMaxRecordDetailBytes);
   fields.numbers(kLineage, r.lineage);
   fields.bytes(kBody, r.body, kMaxRecordBodyBytes);
+  for (const TextField& field : kLast) fields.text(field.key, r.*field.member, field.max);
   fields.digest(kArgs, r.args);
   fields.number(kRisk, r.risk);
 
@@ -356,6 +373,9 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       break;
   }
   for (const TextField& field : kMiddle) {
+    if (field.key == key) return read_text(in, field.max, r.*field.member);
+  }
+  for (const TextField& field : kLast) {
     if (field.key == key) return read_text(in, field.max, r.*field.member);
   }
   return fail("an unknown key");

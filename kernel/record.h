@@ -34,6 +34,11 @@
 //   35  args       bytes  32: digest of all arguments, when argv holds them not whole
 //   36  risk       uint   Risk, absent when low
 //   ref of a certificate, refusal or approval: also the seq of the request that was asked
+//   30  tool       text   tool of the call, or that was pinned at the start
+//   31  sources    text   exec by a tool: arguments that are not the agent's words
+//                         (supervisor/tool_sources.h)
+//   32  permit     text   exec: id of the permit that it used
+//   33  intent     text   request: what the agent says it is for; never trusted
 #pragma once
 
 #include <cstdint>
@@ -49,7 +54,7 @@ inline constexpr size_t kMaxRecordBytes = 65535;  // tlog-tiles entries are uint
 inline constexpr size_t kMaxRecordArgs = 64;
 inline constexpr size_t kMaxRecordArgBytes = 256;
 inline constexpr size_t kMaxRecordObjectBytes = 8192;
-inline constexpr size_t kMaxRecordDetailBytes = 6144;  // a longer one is left out
+inline constexpr size_t kMaxRecordDetailBytes = 4096;  // a longer one is left out
 inline constexpr size_t kMaxRecordLineage = 40;
 inline constexpr size_t kMaxRecordBodyBytes = 60000;
 // In a lineage: the record that it is in. Whoever gives it its seq puts that here.
@@ -72,6 +77,8 @@ enum class RecordKind : uint8_t {
   // grade: asked, approved, denied, expired, withdrawn; digest: of the action
   kApproval = 11,
   kPolicy = 12,  // a part of the policy that the run began with
+  kGiven = 20,   // given at the start: object = message N or a pinned tool's program, sha256
+  kPermit = 21,  // a request was answered with a permit for one exec: object, argv, tool, sources
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 
@@ -98,6 +105,7 @@ struct Record {
   std::vector<uint64_t> lineage;
   std::vector<uint8_t> args;  // empty or 32 bytes
   uint8_t risk = 0;
+  std::string tool, sources, permit, intent;
 
   std::string id() const;  // "<run>-<seq>"
   bool operator==(const Record&) const = default;

@@ -67,6 +67,12 @@ RuleIndex::RuleIndex(const Policy& policy) {
     const Rule& rule = policy.rules[i];
     for (const Verb verb : rule.verbs) {
       for (const PathPattern& p : rule.paths) file(p, paths_[static_cast<size_t>(verb)], i);
+      for (const uint32_t tool : rule.tools) {
+        Filed& exec = paths_[static_cast<size_t>(Verb::kExec)];
+        exec[add(kPathSeed, policy.tools[tool].program)].push_back(i);
+        for (const std::string& path : policy.tools[tool].run_by)
+          exec[add(kPathSeed, path)].push_back(i);
+      }
       if (verb == Verb::kWrite && rule.effect == Effect::kForbid) forbidding_write_.push_back(i);
     }
     for (const EndpointPattern& e : rule.endpoints) file(e, i);

@@ -37,6 +37,12 @@ namespace certgate::sandbox {
 
 // Where the resolver of the supervisor listens inside; written to the sandbox's /etc/resolv.conf.
 inline constexpr const char* kResolverAddress = "127.0.53.53";
+// Where the supervisor's tool gate listens inside, and what is beside it (Spec::gate).
+inline constexpr const char* kGateVariable = "CERTGATE_SOCKET";
+inline constexpr const char* kGateSocket = "/run/certgate.sock";
+inline constexpr const char* kGateDirectory = "/run/certgate";
+inline constexpr const char* kGateProgram = "/run/certgate/bin/certgate";
+inline constexpr const char* kGateMessages = "/run/certgate/messages";
 
 // A file or directory of the host, shown read-only in the home.
 struct HomeFile {
@@ -50,6 +56,9 @@ struct Spec {
   std::string home;         // absolute path inside: an empty tmpfs
   std::vector<std::string> read_only;  // further absolute host paths, same path inside, read-only
   std::vector<HomeFile> home_files;
+  bool gate = false;                  // kGateDirectory, with the messages and the program
+  std::string gate_program;           // absolute host path; shown where the agent's user can read it
+  std::vector<std::string> messages;  // of the user: kGateMessages/0, /1, …
   std::vector<std::string> argv;  // argv[0] is looked up in PATH as execvp does
   std::vector<std::string> env;   // "NAME=value"
   std::string cwd;                // absolute, inside

@@ -192,6 +192,24 @@ Status add_home_files(const Spec& spec, MountPlan& plan) {
   return ok();
 }
 
+// A file system of its own, so that no name in it can be moved away.
+void add_gate(const Spec& spec, MountPlan& plan) {
+  if (!spec.gate) return;
+  plan.entries.push_back(tmpfs(kGateDirectory, "0755", 64 * 1024));
+  plan.entries.back().sealed = true;
+  if (!spec.gate_program.empty()) {
+    plan.entries.push_back(bind(kGateProgram, kPlain | MOUNT_ATTR_RDONLY));
+    plan.entries.back().source = spec.gate_program;
+    plan.entries.back().directory = false;
+    plan.entries.back().optional = true;
+  }
+  for (size_t i = 0; i < spec.messages.size(); ++i) {
+    const std::string number = std::to_string(i);
+    plan.files.push_back({std::string(kWorkshop) + "/message-" + number,
+                          std::string(kGateMessages) + "/" + number, spec.messages[i]});
+  }
+}
+
 void add_dev(const Spec& spec, MountPlan& plan) {
   plan.entries.push_back(tmpfs("/dev", "0755", 64 * 1024));
   for (const Device& device : kDevices) {
@@ -289,6 +307,7 @@ Result<MountPlan> plan_mounts(const Spec& spec) {
                              ? bind("/proc", kPlain | MOUNT_ATTR_NOEXEC)
                              : file_system("/proc", "proc", kPlain | MOUNT_ATTR_NOEXEC, {}));
   add_dev(spec, plan);
+  add_gate(spec, plan);
   CG_CHECK(add_read_only(spec, plan));
   CG_CHECK(add_home_files(spec, plan));
   plan.entries.push_back(bind(spec.workspace, kPlain));

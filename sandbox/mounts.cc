@@ -85,7 +85,8 @@ int make_file_system(const char* type, const std::vector<MountEntry::Option>& op
 Failure take_binds(MountPlan& plan) {
   for (MountEntry& entry : plan.entries) {
     if (entry.kind != Kind::kBind && entry.kind != Kind::kDevice) continue;
-    if (const Failure failure = take_bind(entry)) return failure;
+    const Failure failure = take_bind(entry);
+    if (failure && !entry.optional) return failure;
   }
   return {};
 }
@@ -252,6 +253,7 @@ Failure verify(const MountPlan& plan) {
   if (const Failure failure = expect_file_system("/dev/pts", DEVPTS_SUPER_MAGIC)) return failure;
   for (const MountEntry& entry : plan.entries) {
     if (entry.kind != Kind::kBind && entry.kind != Kind::kDevice) continue;
+    if (entry.optional) continue;  // may not be there
     struct stat info {};
     if (lstat(entry.path.c_str(), &info) != 0)
       return fail_step(Step::kVerifyRoot, entry.path.c_str());
@@ -282,6 +284,10 @@ Failure perform_mounts(MountPlan& plan) {
   if (const Failure failure = attach_all(plan)) return failure;
   if (const Failure failure = cover_files(plan)) return failure;
   if (const Failure failure = make_read_only("/dev")) return failure;
+  for (const MountEntry& entry : plan.entries) {
+    if (!entry.sealed) continue;
+    if (const Failure failure = make_read_only(entry.path.c_str())) return failure;
+  }
   if (const Failure failure = make_read_only("/")) return failure;
   return verify(plan);
 }

@@ -41,7 +41,8 @@ struct MountEntry {
   std::vector<Option> options;  // kFileSystem
   uint64_t attributes = 0;      // MOUNT_ATTR_*
   dev_t device = 0;             // kDevice: what the node must be
-  bool optional = false;        // a kernel without it loses only this
+  bool optional = false;        // a kernel without it, or a host, loses only this
+  bool sealed = false;          // kFileSystem: read-only when all is in place
   int lent_tree = -1;           // kBind: a detached mount made by the caller
   // Filled while it is performed.
   int tree = -1;  // detached mount

@@ -14,6 +14,7 @@
 #include "sandbox/trace.h"
 #include "supervisor/exec_proof.h"
 #include "supervisor/image.h"
+#include "supervisor/inherited.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -37,6 +38,8 @@ kernel::ExecEffect PinnedExec::effect() const {
   e.argv = argv;
   e.env = env;
   e.cwd = cwd;
+  e.named = execfn;
+  e.inherited = inherited;
   return e;
 }
 
@@ -58,11 +61,56 @@ void ExecCalls::submit(const TrappedCall& call) {
   wake_.notify_one();
 }
 
+void ExecCalls::run_apart(std::function<void()> job) {
+  const std::lock_guard lock(mutex_);
+  jobs_.push_back(std::move(job));  // the gate has one for each of its few connections
+  wake_.notify_one();
+}
+
+int ExecCalls::pin_program(const std::string& path, PinnedExec& pin) {
+  PinnedImage named;
+  if (int error = pin_image(::getpid(), Base{}, path, named)) return error;
+  pin.asked = pin.execfn = path;
+  pin.images.push_back(std::move(named));
+  return pin_chain(::getpid(), Base{}, pin);
+}
+
+kernel::Label ExecCalls::images_label(const PinnedExec& pin, Reads reads) const {
+  kernel::Label out;
+  for (const auto* images : {&pin.images, &pin.loader}) {
+    for (const PinnedImage& i : *images) {
+      if (!i.labelled) continue;
+      auto label = trap_.session.file_label(i.image.file, i.image.path, reads);
+      out = out.join(label ? *label : kernel::Label::unknown());
+    }
+  }
+  return out;
+}
+
+// Only for tools that want to know: it takes a look at every descriptor.
+void ExecCalls::look_at_descriptors(int tid, PinnedExec& pin) const {
+  for (const kernel::Tool& tool : trap_.session.decider().policy().tools) {
+    if (tool.descriptors != kernel::Tool::Descriptors::kStdio) continue;
+    if (tool.program != pin.images[0].image.path) continue;
+    // What cannot be looked at counts as there.
+    if (inherited_descriptors(tid, 1, pin.inherited) != 0) pin.inherited = {-1};
+    return;
+  }
+}
+
 void ExecCalls::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty() || !jobs_.empty(); });
     if (stop_) return;
+    if (queue_.empty()) {
+      const auto job = std::move(jobs_.front());
+      jobs_.pop_front();
+      lock.unlock();
+      job();
+      lock.lock();
+      continue;
+    }
     const TrappedCall call = queue_.front();
     queue_.pop_front();
     lock.unlock();
@@ -88,16 +136,16 @@ void ExecCalls::handle(const TrappedCall& call) {
     trap_.listener.refuse(call.id, error);
     return;
   }
-  kernel::Call judged_call{pin.effect(), {}};
-  for (const auto* images : {&pin.images, &pin.loader}) {
-    for (const PinnedImage& i : *images) {
-      if (!i.labelled) continue;
-      auto label = trap_.session.file_label(i.image.file, i.image.path, Reads::kFromNowOn);
-      judged_call.object = judged_call.object.join(label ? *label : kernel::Label::unknown());
-    }
-  }
+  const kernel::Call judged_call{pin.effect(), images_label(pin, Reads::kFromNowOn)};
   Judged judged = trap_.session.judge(info, judged_call, Hold{});
-  if (!judged.certificate) return trap_.decline(call, judged);
+  if (!judged.certificate) {
+    trap_.listener.refuse(call.id, judged.error);
+    return;
+  }
+  for (const kernel::Tool& tool : trap_.session.decider().policy().tools) {
+    if (tool.name == judged.certificate->tool())
+      pin.stdio_only = tool.descriptors == kernel::Tool::Descriptors::kStdio;
+  }
   perform(call, std::move(judged), pin);
 }
 
@@ -114,8 +162,10 @@ int ExecCalls::decode(const TrappedCall& call, PinnedExec& pin) {
   if (pin.argv.empty()) pin.argv.emplace_back();  // Linux gives such a program one empty argument
   auto cwd = sandbox::open_task_link(call.tid, "cwd");
   if (!cwd) return ESRCH;
-  (void)PathWalk::path_of(cwd->get(), false, pin.cwd);  // for the record; no rule is about it
-  return pin_chain(call.tid, pin);
+  (void)PathWalk::path_of(cwd->get(), false, pin.cwd);  // "" where it has none: only tools ask
+  if (int error = pin_chain(call.tid, Base{cwd->get()}, pin)) return error;
+  look_at_descriptors(call.tid, pin);
+  return 0;
 }
 
 int ExecCalls::pin_named(const TrappedCall& call, PinnedExec& pin) {
@@ -175,18 +225,16 @@ int ExecCalls::pin_image(int tid, Base base, const std::string& path, PinnedImag
 }
 
 // Follows #! lines to the binary, then the binary to its loader, as the kernel will.
-int ExecCalls::pin_chain(int tid, PinnedExec& pin) {
+int ExecCalls::pin_chain(int tid, Base cwd, PinnedExec& pin) {
   pin.final_argv = pin.argv;
   std::string name = pin.execfn;  // what the next interpreter is told to open
-  UniqueFd cwd;
-  if (int error = Trap::base_of(tid, AT_FDCWD, ".", cwd)) return error;
   for (int depth = 0;; ++depth) {
     const auto kind = image_kind(pin.images.back().fd.get());
     if (!kind) return kind.error().code != 0 ? kind.error().code : ENOEXEC;
     if (!kind->script) {
       if (!kind->loader) return 0;
       PinnedImage loader;
-      if (int error = pin_image(tid, Base{cwd.get()}, *kind->loader, loader)) return error;
+      if (int error = pin_image(tid, cwd, *kind->loader, loader)) return error;
       pin.loader.push_back(std::move(loader));
       return 0;
     }
@@ -195,11 +243,12 @@ int ExecCalls::pin_chain(int tid, PinnedExec& pin) {
     std::vector<std::string> rewritten{shebang.interpreter};
     if (shebang.argument) rewritten.push_back(*shebang.argument);
     rewritten.push_back(name);
-    rewritten.insert(rewritten.end(), pin.final_argv.begin() + 1, pin.final_argv.end());
+    if (!pin.final_argv.empty())
+      rewritten.insert(rewritten.end(), pin.final_argv.begin() + 1, pin.final_argv.end());
     pin.final_argv = std::move(rewritten);
     pin.script_path = name;
     PinnedImage next;
-    if (int error = pin_image(tid, Base{cwd.get()}, shebang.interpreter, next)) return error;
+    if (int error = pin_image(tid, cwd, shebang.interpreter, next)) return error;
     pin.images.push_back(std::move(next));
     name = shebang.interpreter;
   }
@@ -267,6 +316,7 @@ std::string ExecCalls::difference(pid_t pid, const PinnedExec& pin) {
   if (proof->argv != pin.final_argv) return "other arguments";
   if (proof->env != pin.env) return "another environment";
   if (proof->execfn != pin.execfn) return "another AT_EXECFN";
+  if (pin.stdio_only && leaves_descriptors(pid)) return "another descriptor";
   const std::vector<uint32_t> uids(2, trap_.uid), gids(2, trap_.gid);
   if (proof->uids != uids || proof->gids != gids || proof->privileged) return "other credentials";
   return "";

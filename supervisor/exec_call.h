@@ -13,6 +13,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -44,6 +45,8 @@ struct PinnedExec {
   std::string execfn;                   // what AT_EXECFN must say
   std::string cwd;
   std::string script_path;  // what the last interpreter will open, "" = no script
+  std::vector<int> inherited;  // above 2, where a tool asks
+  bool stdio_only = false;     // certified as a tool that is handed on nothing else
 
   kernel::ExecEffect effect() const;
   const PinnedImage& binary() const { return images.back(); }
@@ -55,6 +58,11 @@ class ExecCalls {
   ~ExecCalls();
   // Hands the call to the tracer thread; returns at once.
   void submit(const sandbox::TrappedCall& call);
+  // Runs `job` on the tracer thread, between execs.
+  void run_apart(std::function<void()> job);
+  // For the tool gate, on the tracer thread: pins what an exec of `path` would. 0 or errno.
+  int pin_program(const std::string& path, PinnedExec& pin);
+  kernel::Label images_label(const PinnedExec& pin, Reads reads) const;
   // Whether any exec has succeeded yet (the first is the command itself).
   bool started() const { return started_; }
 
@@ -63,7 +71,8 @@ class ExecCalls {
   void handle(const sandbox::TrappedCall& call);
   int decode(const sandbox::TrappedCall& call, PinnedExec& pin);
   int pin_named(const sandbox::TrappedCall& call, PinnedExec& pin);
-  int pin_chain(int tid, PinnedExec& pin);
+  int pin_chain(int tid, Base cwd, PinnedExec& pin);
+  void look_at_descriptors(int tid, PinnedExec& pin) const;
   int pin_image(int tid, Base base, const std::string& path, PinnedImage& out);
   int finish_image(PinnedImage& image);
   void perform(const sandbox::TrappedCall& call, Judged judged, PinnedExec& pin);
@@ -73,9 +82,10 @@ class ExecCalls {
   Trap& trap_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
-  std::mutex mutex_;  // guards queue_, stop_
+  std::mutex mutex_;  // guards queue_, jobs_, stop_
   std::condition_variable wake_;
   std::deque<sandbox::TrappedCall> queue_;
+  std::deque<std::function<void()>> jobs_;
   bool stop_ = false;
   std::atomic<bool> started_ = false;
   std::thread tracer_;

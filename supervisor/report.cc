@@ -123,6 +123,7 @@ kernel::Record describe(const CallInfo& info, const kernel::Call& call) {
   kernel::Record record;
   record.pid = static_cast<uint32_t>(info.pid);
   record.call = info.call;
+  record.permit = info.permit;
   record.object = object_text(call.effect);
   if (info.asked != record.object) record.asked = info.asked;
   std::visit(Describe{record}, call.effect);

@@ -11,6 +11,7 @@
 #include "kernel/mutant.h"
 #include "supervisor/path_walk.h"
 #include "supervisor/report.h"
+#include "supervisor/tool_sources.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -100,9 +101,8 @@ Session::Lock Session::enter() const {
   return lock;
 }
 
-Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+Judged Session::judge(Lock& lock, const CallInfo& info, const kernel::Call& call, const Hold& hold,
                       const Mark& mark) {
-  Lock lock = enter();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kMaxHeld) {
     return refused(info, call,
@@ -163,6 +163,8 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   record.lineage = lineage_.of(certificate.decision_label(), kernel::kThisRecord);
   record.ref = request_seq(certificate.approval());
   record.risk = static_cast<uint8_t>(certificate.risk().level);
+  record.tool = certificate.tool();
+  record.sources = sources_text(decider_.policy(), certificate.tool(), call);
   const auto seq = recorder_.append(std::move(record), certificate.durability());
   if (!seq) {
     fatal(seq.error().what);
@@ -381,7 +383,7 @@ void Session::rise(const kernel::Label& label, const ReaderTable::Request& reque
 }
 
 Judged Session::refused(const CallInfo& info, const kernel::Call& call,
-                        const kernel::Refusal& refusal) {
+                        const kernel::Refusal& refusal, const std::string& intent) {
   Judged out;
   out.error = EACCES;
   kernel::Record record = describe(info, call);
@@ -396,6 +398,8 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
     record.culprit = refusal.origin.text();
   }
   record.argument = refusal.argument;
+  record.tool = refusal.tool;
+  record.intent = intent;
   record.why = refusal.why;
   note_answer(refusal, record);
   record.error = static_cast<uint32_t>(out.error);

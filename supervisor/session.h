@@ -38,6 +38,7 @@
 #include "supervisor/channel.h"
 #include "supervisor/label_view.h"
 #include "supervisor/lineage.h"
+#include "supervisor/permits.h"
 #include "supervisor/reader_table.h"
 #include "supervisor/recorder.h"
 #include "supervisor/token_ledger.h"
@@ -57,6 +58,7 @@ struct CallInfo {
   const char* call = "";
   std::string asked;  // as the agent wrote it
   Waits waits = Waits::kNo;
+  std::string permit{};
 };
 
 // What will outlive the call, if anything.
@@ -88,6 +90,14 @@ struct Judged {
   const kernel::Rule* rule(const kernel::Policy& policy, size_t i) const {
     return &policy.rules[certificate->rules()[i].rule];
   }
+};
+
+// What the tool gate is told: a permit, or why not.
+struct Permitted {
+  std::optional<Permit> permit;
+  kernel::Refusal refusal;
+  std::string id;  // of the record
+  std::string tool, sources, label;
 };
 
 // kSelfTest: refusals are marked so in the log and not printed.
@@ -131,6 +141,14 @@ class Session {
   Result<kernel::Label> file_label(const kernel::FileIdentity& file, const std::string& path,
                                    Reads reads) const;
 
+  // The tool gate's questions (session_tools.cc). Messages are given before the agent starts.
+  void give_messages(std::vector<std::string> messages);
+  // As the exec would be decided now; nothing is counted or raised. `intent` is only recorded.
+  Permitted permit(const CallInfo& info, const kernel::Call& call, const std::string& intent);
+  Permitted refuse_tool(const CallInfo& info, const std::string& tool, const std::string& intent);
+  // What the agent says that it has taken in: a raise, or nothing is taken and the id of a refusal.
+  std::optional<Permitted> add_taint(const CallInfo& info, const kernel::Label& taint);
+
   // Another agent is about to change what this one may be reading. prepare: can the label rise, and
   // what is held open for writing; if it can, nothing is judged until one of the others is called.
   ReaderTable::Answer prepare_raise(const kernel::Label& label);
@@ -160,6 +178,8 @@ class Session {
   using Lock = std::unique_lock<std::mutex>;
 
   Lock enter() const;
+  Judged judge(Lock& lock, const CallInfo& info, const kernel::Call& call, const Hold& hold,
+               const Mark& mark);
   void prune_dead_files();
   kernel::Verdict decide(const kernel::Call& call);
   enum class Taken : uint8_t { kYes, kNo, kNever };
@@ -167,6 +187,7 @@ class Session {
   Judged certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                  kernel::Certificate decided);
   void rise(const kernel::Label& label, const ReaderTable::Request& request);
+  void rise_alone(const kernel::Raise& raise, uint64_t ino, std::string why);
   Status join(Lock& lock, const kernel::FileIdentity& file, const kernel::Label& label);
   Status join_before(Lock& lock, const kernel::Certificate& certificate, const Hold& hold,
                      const Mark& mark);
@@ -177,7 +198,8 @@ class Session {
   void shut(const std::vector<uint32_t>& connections);
   void keep(Judged& judged, const Hold& hold, const kernel::Call& call);
   void erase_held(size_t index);
-  Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
+  Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal,
+                 const std::string& intent = {});
   void report(const kernel::Record& record, uint64_t seq);
   Judged ask(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal);
   void note_approval(const Waiting& waiting, const char* what, const ApprovalAnswer& answer);
@@ -203,6 +225,7 @@ class Session {
   uint64_t changes_ = 0;  // of the label and of what is held
   kernel::State state_;
   Lineage lineage_;         // of the label
+  Permits permits_;
   std::vector<Held> held_;  // parallel to state_.held
   std::vector<std::string> came_in_;  // how each origin did that joined the label
   uint64_t next_hold_ = 1;

@@ -37,6 +37,7 @@
 #include "supervisor/self_test.h"
 #include "supervisor/terminal.h"
 #include "supervisor/token_ledger.h"
+#include "supervisor/tool_gate.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -283,6 +284,23 @@ void leave_home(const Hosting& hosting, int home, const kernel::Label& label) {
   if (::ftruncate(hosting.home.out, 0) != 0) print_line("certgate: the unfinished home is dropped");
 }
 
+// Only where there is something to ask for.
+Result<std::optional<ToolGate>> open_gate(asio::io_context& io, const Hosting& hosting,
+                                          const sandbox::Sandbox& box, ExecCalls& execs,
+                                          Session& session) {
+  std::optional<ToolGate> out;
+  session.give_messages(hosting.spec.messages);
+  if (!hosting.spec.gate) return out;
+  struct stat s {};
+  if (::fstatat(box.root.get(), sandbox::kGateProgram + 1, &s, AT_SYMLINK_NOFOLLOW) != 0)
+    print_line(
+        "certgate: the agent's user cannot read certgate itself: `certgate request` is not "
+        "there inside, the tool gate's socket is");
+  CG_TRY(ToolGate gate, ToolGate::start(io, box, execs, session, hosting.spec.cwd));
+  out.emplace(std::move(gate));
+  return out;
+}
+
 void explain_start_failure(int status, const std::string& command, bool started, size_t refusals) {
   if (started || refusals > 0) return;
   if (status == kExitNotFound) {
@@ -360,6 +378,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   OpenCalls opens(trap, pool, bindings, digests);
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
+  CG_TRY(const auto gate, open_gate(io, hosting, box, execs, session));
   CG_TRY(const Resolver resolver, Resolver::start(io, net, names, session));
   CG_TRY(const Datagrams datagrams, Datagrams::start(io, net, names, session));
   PathChanges changes(trap);

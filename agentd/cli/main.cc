@@ -25,6 +25,7 @@ constexpr Verb kVerbs[] = {
     {"approvals", certgate::agentd::cli::approvals_main, "list the calls that wait for an answer"},
     {"approve", certgate::agentd::cli::approve_main, "let one of them happen, once"},
     {"deny", certgate::agentd::cli::deny_main, "refuse one of them"},
+    {"request", certgate::agentd::cli::request_main, "from inside: ask for a call of a tool"},
     {"doctor", certgate::agentd::cli::doctor_main,
      "try everything that run needs, and say what is missing"},
 };

@@ -41,6 +41,10 @@ constexpr const char* kUsage =
     "/var/lib/certgate)\n"
     "  --stdin-origin O     what stdin carries: operator, user, web:HOST, … (default: user on a\n"
     "                       terminal, nothing from /dev/null, else unknown)\n"
+    "  --message FILE       words of the user, which the agent finds in /run/certgate/messages/N "
+    "and "
+    "can name as the\n"
+    "                       source of a tool's arguments; repeatable\n"
     "  --token FILE         only what this token (certgate token) carries as well, counted in it\n"
     "  --token-key FILE     the key of the token's holder\n"
     "  --uid auto           as root: a host uid of the agent's own, for this run\n"
@@ -94,6 +98,8 @@ Status parse(const Args& args, RunOptions& options) {
         return fail("--timeout must be like 90s, 15m, 2h or 7d, not " + supervisor::escape(text));
     } else if (name == "--token") {
       CG_CHECK(value(options.token));
+    } else if (name == "--message") {
+      CG_CHECK(value(options.messages.emplace_back()));
     } else if (name == "--token-key") {
       CG_CHECK(value(options.token_key));
     } else if (name == "--uid") {
@@ -215,6 +221,7 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   request.policy = recorded_body(plan.policy.policy);
   CG_TRY(request.token, read_token(options));
   request.initial_label = plan.initial.text();
+  request.given = plan.given;
   CG_TRY(Run run, authority.begin(request));
   // It may be gone already, when the sandbox could not be built; serve() finds that out.
   const Status granted = supervisor::send_grant(channel, run.grant);

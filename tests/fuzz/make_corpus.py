@@ -382,3 +382,19 @@ put("channel", "grant-two-descriptors", b"\x09" + cbor([1, "{}", bytes(32), 1]))
 put("channel", "grant-short-key", b"\x0d" + cbor([1, "{}", bytes(31), 1]))
 put("channel", "many-descriptors", b"\x1d" + cbor([1, "{}", bytes(32), 1]))
 put("channel", "longer-than-a-message", b"\x00" + cbor([2, 1, 2, 3, "x" * 40000]))
+
+# ---- requests to the tool gate
+
+put("gate", "whole", '{"v":1,"tool":"commit","args":[{"value":"-m"},{"value":"a b","from":{"message":0,"start":3,"end":6}}],"cwd":"/ws",'
+    '"intent":"why","taint":["web:a.test","unknown"]}')
+put("gate", "least", '{"v":1,"tool":"x"}')
+put("gate", "doubled-key", '{"v":1,"tool":"x","tool":"y"}')
+put("gate", "doubled-by-escape", '{"v":1,"tool":"x","\\u0074ool":"y"}')
+put("gate", "unknown-key", '{"v":1,"tool":"x","label":"user"}')
+put("gate", "colon-in-strings", '{"v":1,"tool":"a:b","intent":"c\\":d:e"}')
+put("gate", "nul-in-value", '{"v":1,"tool":"x","args":[{"value":"a\\u0000b"}]}')
+put("gate", "deep", '{"v":1,"tool":"x","args":' + "[" * 40 + "]" * 40 + "}")
+put("gate", "numbers", '{"v":1,"tool":"x","args":[{"value":"","from":{"message":4294967295,"start":9223372036854775807,"end":1e3}}]}')
+put("gate", "not-utf8", b'{"v":1,"tool":"\xff"}')
+put("gate", "surrogate", '{"v":1,"tool":"\\ud800"}')
+put("gate", "sixteen-hosts-and-more", '{"v":1,"tool":"x","taint":[' + ",".join(f'"web:h{i}.test"' for i in range(17)) + "]}")

@@ -54,7 +54,8 @@ Record random_record(std::mt19937_64& random) {
   std::string Record::*const texts[] = {
       &Record::run,      &Record::call,  &Record::object,  &Record::asked,  &Record::rule,
       &Record::reason,   &Record::token, &Record::origins, &Record::raised, &Record::culprit,
-      &Record::argument, &Record::why,   &Record::grade};
+      &Record::argument, &Record::why,   &Record::grade,   &Record::tool,
+      &Record::sources,  &Record::permit, &Record::intent};
   for (auto text : texts) r.*text = random() % 2 == 0 ? "" : random_text(random, 60);
   r.object += random() % 3 == 0 ? std::string("\xFF\x00\x1B", 3) : "";
   uint64_t Record::*const numbers[] = {&Record::seq, &Record::ino, &Record::ref, &Record::count};
@@ -152,7 +153,8 @@ TEST(Record, ARecordIsAlwaysPossible) {
   const std::string huge(100000, '\xFE');
   for (auto text : {&Record::run, &Record::call, &Record::object, &Record::asked, &Record::rule,
                     &Record::reason, &Record::token, &Record::origins, &Record::raised,
-                    &Record::culprit, &Record::argument, &Record::why, &Record::grade}) {
+                    &Record::culprit, &Record::argument, &Record::why, &Record::grade, &Record::tool,
+                    &Record::sources, &Record::permit, &Record::intent}) {
     r.*text = huge;
   }
   r.sha256 = r.digest;
