@@ -66,6 +66,8 @@ class Lines {
 };
 
 std::string verdict_text(const Record& r) {
+  if (r.kind == RecordKind::kCertificate && r.grade == kernel::kObservedGrade)
+    return "allowed, and only because this run observes: the policy would have refused it";
   if (r.kind == RecordKind::kCertificate) return "allowed";
   if (r.kind == RecordKind::kRefusal) return "refused, the agent saw errno " + errno_text(r.error);
   return record_kind_text(r.kind);
@@ -94,7 +96,7 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("agent", r.run + (why.command.empty() ? "" : ": " + why.command));
   lines.add("time", rfc3339(r.wall_ns));
   lines.add("attempt", r.call.empty() ? r.object : r.call + ' ' + r.object);
-  lines.add("asked as", r.asked);
+  lines.add(r.kind == RecordKind::kStart ? "workspace" : "asked as", r.asked);
   for (size_t i = 0; i < r.argv.size(); ++i)
     lines.add(("argv[" + std::to_string(i) + ']').c_str(), r.argv[i]);
   lines.add("tool", r.tool);
@@ -149,9 +151,7 @@ void print_json(const Explanation& why, std::ostream& out) {
       .text("time", rfc3339(r.wall_ns))
       .text("agent", r.run)
       .number("seq", r.seq);
-  object.text("kind", record_kind_text(r.kind))
-      .text("verdict", verdict_of(r.kind))
-      .text("call", r.call);
+  object.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r)).text("call", r.call);
   object.text("object", r.object)
       .text("rule", r.rule)
       .text("reason", r.reason)

@@ -46,9 +46,7 @@ JsonObject json_line(const Record& r, uint32_t error) {
       .text("time", rfc3339(r.wall_ns))
       .text("agent", r.run)
       .number("seq", r.seq);
-  line.text("kind", record_kind_text(r.kind))
-      .text("verdict", verdict_of(r.kind))
-      .text("call", r.call);
+  line.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r)).text("call", r.call);
   line.text("object", r.object)
       .text("rule", r.rule)
       .text("reason", r.reason)
@@ -57,7 +55,7 @@ JsonObject json_line(const Record& r, uint32_t error) {
   const std::string about = r.run + '-' + std::to_string(r.ref);
   if (r.kind == RecordKind::kOutcome) line.text("of", about);
   if (r.kind == RecordKind::kApproval && r.ref != 0) line.text("of", about).text("by", r.argument);
-  if (verdict_of(r.kind)[0] != '\0' && r.ref != 0) line.text("approval", about);
+  if (verdict_of(r)[0] != '\0' && r.ref != 0) line.text("approval", about);
   if (r.risk != 0) line.text("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
   if (!r.grade.empty()) line.text("grade", r.grade);
   if (!r.tool.empty()) line.text("tool", r.tool);
@@ -68,9 +66,12 @@ JsonObject json_line(const Record& r, uint32_t error) {
 }
 
 std::string text_line(const Record& r, uint32_t error) {
-  const std::string verdict = verdict_of(r.kind);
+  const std::string verdict = verdict_of(r);
   std::string line = rfc3339(r.wall_ns) + "  " + r.id() + "  " +
                      (verdict.empty() ? std::string(record_kind_text(r.kind)) : verdict);
+  // Loud: nobody takes an observed run for a guarded one.
+  if (r.grade == kernel::kObservedGrade)
+    line += r.kind == RecordKind::kStart ? "  OBSERVING" : "  WOULD BE REFUSED";
   auto add = [&](const char* name, const std::string& value) {
     if (!value.empty()) line += std::string("  ") + name + escape(value);
   };
@@ -87,7 +88,7 @@ std::string text_line(const Record& r, uint32_t error) {
   const std::string about = r.run + '-' + std::to_string(r.ref);
   if (r.kind == RecordKind::kOutcome || (r.kind == RecordKind::kApproval && r.ref != 0))
     line += "  of=" + about;
-  if (verdict_of(r.kind)[0] != '\0' && r.ref != 0) line += "  approval=" + about;
+  if (verdict_of(r)[0] != '\0' && r.ref != 0) line += "  approval=" + about;
   return line;
 }
 
@@ -143,9 +144,10 @@ std::string rfc3339(int64_t wall_ns) {
   return text;
 }
 
-const char* verdict_of(RecordKind kind) {
-  if (kind == RecordKind::kCertificate) return "allow";
-  return kind == RecordKind::kRefusal ? "refuse" : "";
+const char* verdict_of(const Record& r) {
+  if (r.kind == RecordKind::kCertificate)
+    return r.grade == kernel::kObservedGrade ? "observe" : "allow";
+  return r.kind == RecordKind::kRefusal ? "refuse" : "";
 }
 
 bool label_has(std::string_view label, std::string_view origin) {

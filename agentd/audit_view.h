@@ -38,8 +38,8 @@ class JsonObject {
   std::string body_;
 };
 
-std::string rfc3339(int64_t wall_ns);             // "2026-11-23T10:31:50.000000001Z"
-const char* verdict_of(kernel::RecordKind kind);  // "allow", "refuse", ""
+std::string rfc3339(int64_t wall_ns);                  // "2026-11-23T10:31:50.000000001Z"
+const char* verdict_of(const kernel::Record& record);  // "allow", "observe", "refuse", ""
 bool label_has(std::string_view label, std::string_view origin);  // "web:*" has "web:a.test"
 
 Status list_records(const LogSnapshot& log, Format format, std::ostream& out);

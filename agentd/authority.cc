@@ -241,11 +241,17 @@ Result<Run> Authority::begin(const RunRequest& request) {
   record.seq = 1;
   record.object = request.command_line;
   record.origins = request.initial_label;
+  record.asked = request.workspace;
+  record.argument = request.home;
+  if (request.observing) record.grade = kernel::kObservedGrade;
   record.digest.assign(request.policy_digest.begin(), request.policy_digest.end());
   CG_CHECK(append_record(segment.append.get(), record));
   record.kind = kernel::RecordKind::kToken;
   record.origins.clear();
   record.digest.clear();
+  record.asked.clear();
+  record.argument.clear();
+  record.grade.clear();
   for (size_t i = 0, at = 0; i < chain.tokens.size(); ++i) {
     const size_t end = std::min(chain.lines.find('\n', at), chain.lines.size());
     ++record.seq;

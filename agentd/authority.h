@@ -44,6 +44,8 @@ struct RunRequest {
   std::optional<TokenHand> token;
   std::string initial_label;          // canonical text
   std::vector<kernel::Record> given;  // kGiven: object, tool, sha256; recorded at the start
+  std::string workspace, home;        // inside, for whoever reads the log
+  bool observing = false;             // the policy only looks on
   int64_t ttl_ns = 24ll * 3600 * 1000000000;
 };
 

@@ -31,37 +31,10 @@ bool within(const std::string& path, const std::string& directory) {
          (path.size() == directory.size() || path[directory.size()] == '/');
 }
 
-bool is_private(const std::string& path, const PolicyContext& context) {
-  if (within(path, context.workspace)) return false;
-  for (const char* place : {"/tmp", "/var/tmp", "/run", "/dev", "/proc"}) {
-    if (within(path, place)) return true;
-  }
-  return within(path, context.home);
-}
-
 Status check_path(const std::string& path) {
   if (!kernel::PathPattern::parse(path) || path.find_first_of("*?") != std::string::npos)
     return fail("'" + path + "' is not an absolute path without '.', '..' and wildcards");
   return ok();
-}
-
-Result<kernel::ConnectEffect> connect_effect(const std::string& text) {
-  CG_TRY(const kernel::EndpointPattern place, kernel::EndpointPattern::parse(text));
-  kernel::ConnectEffect out;
-  out.transport = place.transport;
-  if (place.path) {
-    out.path = place.path->text();
-    CG_CHECK(check_path(out.path));
-    return out;
-  }
-  const bool block = place.host.is_address && place.host.prefix_bits != 128;
-  if (place.host.subdomains || block || place.port_first != place.port_last)
-    return fail("'" + text + "' is not one host and one port");
-  out.host = place.host.text;
-  if (out.host.starts_with('[')) out.host = out.host.substr(1, out.host.size() - 2);
-  out.address = place.host.address;
-  out.port = place.port_first;
-  return out;
 }
 
 Result<kernel::Call> make_call(const CompiledPolicy& compiled, const PolicyContext& context,
@@ -163,36 +136,84 @@ std::string shown(const kernel::Label& label) {
 
 }  // namespace
 
-Result<AskedCall> asked_exec(const std::vector<std::string>& argv, const std::string& directory) {
-  if (argv.empty()) return fail("no command");
-  AskedCall out;
-  out.verb = Verb::kExec;
-  out.argv = argv;
-  CG_TRY(out.object, find_program(argv[0], directory));
-  std::string at = out.object;
+bool is_private(const std::string& path, const PolicyContext& context) {
+  if (within(path, context.workspace)) return false;
+  for (const char* place : {"/tmp", "/var/tmp", "/run", "/dev", "/proc"}) {
+    if (within(path, place)) return true;
+  }
+  return within(path, context.home);
+}
+
+Result<kernel::ConnectEffect> connect_effect(const std::string& text) {
+  CG_TRY(const kernel::EndpointPattern place, kernel::EndpointPattern::parse(text));
+  kernel::ConnectEffect out;
+  out.transport = place.transport;
+  if (place.path) {
+    out.path = place.path->text();
+    CG_CHECK(check_path(out.path));
+    return out;
+  }
+  const bool block = place.host.is_address && place.host.prefix_bits != 128;
+  if (place.host.subdomains || block || place.port_first != place.port_last)
+    return fail("'" + text + "' is not one host and one port");
+  out.host = place.host.text;
+  if (out.host.starts_with('[')) out.host = out.host.substr(1, out.host.size() - 2);
+  out.address = place.host.address;
+  out.port = place.port_first;
+  return out;
+}
+
+Result<std::vector<std::string>> interpreters_of(const std::string& program,
+                                                 const std::string& directory) {
+  std::vector<std::string> out;
+  std::string at = program;
   for (int depth = 0; depth <= kMaxInterpreters; ++depth) {
     const sandbox::UniqueFd fd(::open(at.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (!fd) return fail_errno("read " + at, errno);
     CG_TRY(const supervisor::ImageKind kind, supervisor::image_kind(fd.get()));
     if (!kind.script && !kind.loader) return out;
     CG_TRY(at, find_program(kind.script ? kind.script->interpreter : *kind.loader, directory));
-    out.interpreters.push_back(at);
+    out.push_back(at);
     if (!kind.script) return out;
   }
-  return fail("'" + argv[0] + "': more than " + std::to_string(kMaxInterpreters) + " interpreters");
+  return fail("'" + program + "': more than " + std::to_string(kMaxInterpreters) + " interpreters");
+}
+
+Result<AskedCall> asked_exec(const std::vector<std::string>& argv, const std::string& directory) {
+  if (argv.empty()) return fail("no command");
+  AskedCall out;
+  out.verb = Verb::kExec;
+  out.argv = argv;
+  CG_TRY(out.object, find_program(argv[0], directory));
+  CG_TRY(out.interpreters, interpreters_of(out.object, directory));
+  return out;
+}
+
+CallDecider::CallDecider(const kernel::Policy& policy) : decider_(policy, unlimited_token()) {}
+
+Answer CallDecider::decide(kernel::Call call, const kernel::Label& agent,
+                           std::vector<uint64_t> used,
+                           std::vector<std::string> messages) const {
+  kernel::State state;
+  state.label = agent;
+  state.messages = std::move(messages);
+  state.used = std::move(used);
+  std::vector<Step> steps;
+  kernel::Verdict verdict = decider_.decide(state, call, {}, &steps);
+  return Answer{std::move(call), agent, std::move(verdict), std::move(steps)};
+}
+
+Answer decide_call(const kernel::Policy& policy, kernel::Call call, const kernel::Label& agent,
+                   std::vector<uint64_t> used) {
+  return CallDecider(policy).decide(std::move(call), agent, std::move(used));
 }
 
 Result<Answer> ask(const CompiledPolicy& compiled, const PolicyContext& context,
                    const AskedCall& asked) {
   CG_TRY(kernel::Call call, make_call(compiled, context, asked));
-  const kernel::Decider decider(compiled.policy, unlimited_token());
-  kernel::State state;
-  state.label = asked.agent;
-  state.messages = asked.messages;
-  state.used.assign(compiled.policy.rules.size(), asked.used);
-  std::vector<Step> steps;
-  kernel::Verdict verdict = decider.decide(state, call, {}, &steps);
-  return Answer{std::move(call), asked.agent, std::move(verdict), std::move(steps)};
+  return CallDecider(compiled.policy)
+      .decide(std::move(call), asked.agent,
+              std::vector<uint64_t>(compiled.policy.rules.size(), asked.used), asked.messages);
 }
 
 std::string verdict_line(const kernel::Policy& policy, const Answer& answer) {

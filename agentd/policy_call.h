@@ -49,6 +49,29 @@ Result<Answer> ask(const CompiledPolicy& compiled, const PolicyContext& context,
 // along `path`, symlinks followed, #! lines and the loader read.
 Result<AskedCall> asked_exec(const std::vector<std::string>& argv, const std::string& directory);
 
+// What a command of this machine's would be run by: interpreters of #! lines, and the loader.
+Result<std::vector<std::string>> interpreters_of(const std::string& program,
+                                                 const std::string& directory);
+// "host:port", "udp:host:port", "unix:/path": one place.
+Result<kernel::ConnectEffect> connect_effect(const std::string& text);
+// Whether what lies there is the sandbox's own.
+bool is_private(const std::string& path, const PolicyContext& context);
+// Many calls under one policy, which must outlive it, and a token for everything.
+class CallDecider {
+ public:
+  explicit CallDecider(const kernel::Policy& policy);
+  // `used`: calls so far, by rule.
+  // `messages`: of the user.
+  Answer decide(kernel::Call call, const kernel::Label& agent, std::vector<uint64_t> used,
+                std::vector<std::string> messages = {}) const;
+
+ private:
+  kernel::Decider decider_;
+};
+// One call.
+Answer decide_call(const kernel::Policy& policy, kernel::Call call, const kernel::Label& agent,
+                   std::vector<uint64_t> used);
+
 // "allowed by rule inspect" or "refused: UNTRUSTED_ORIGIN web:page.test (rule …)". One line.
 std::string verdict_line(const kernel::Policy& policy, const Answer& answer);
 // Some lines: the call, the verdict and why, the label afterwards, and every rule that was tried.

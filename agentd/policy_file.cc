@@ -12,6 +12,7 @@
 
 #include "agentd/duration.h"
 #include "agentd/limits_file.h"
+#include "agentd/policy_catalogue.h"
 #include "agentd/risk_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
@@ -22,7 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using kernel::Rule;
 
-constexpr size_t kMaxFileBytes = 8 << 20;
 constexpr size_t kMaxExtendsDepth = 8;
 constexpr size_t kMaxSetDepth = 16;
 constexpr size_t kMaxExpanded = 65536;
@@ -32,8 +32,12 @@ constexpr size_t kMaxTools = 1024;
 class Compiler {
  public:
   explicit Compiler(const PolicyContext& context) : context_(context) {}
+  // Goes on with what the layers above have made.
+  Compiler(const PolicyContext& context, CompiledPolicy above, Layer layer)
+      : context_(context), layer_(layer), out_(std::move(above)) {}
 
   Status add_file(const fs::path& path, size_t depth);
+  Status add_text(const fs::path& path, const std::string& text, size_t depth);
   CompiledPolicy take() { return std::move(out_); }
 
  private:
@@ -58,6 +62,7 @@ class Compiler {
                                          const std::vector<std::string>& items);
 
   const PolicyContext& context_;
+  const Layer layer_ = Layer::kVendor;
   CompiledPolicy out_;
   std::map<std::string, std::vector<std::string>> sets_;
   std::map<std::string, std::string> places_;  // where each rule id was defined
@@ -336,6 +341,8 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
     rule.clearance = *std::move(cleared);
   }
   rule.source = line_of(file, table);
+  rule.layer = static_cast<uint8_t>(layer_);
+  if (layer_ != Layer::kVendor) rule.id = kernel::layer_text(rule.layer) + (":" + rule.id);
   const auto [other, is_new] = places_.try_emplace(rule.id, rule.source);
   if (!is_new) {
     return file.complain(reader.source("id"),
@@ -426,35 +433,17 @@ void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
   }
 }
 
-Result<std::string> read_limited(const fs::path& path) {
-  std::error_code error;
-  const auto size = fs::file_size(path, error);
-  if (error) return fail(path.string() + ": " + error.message() + "; name a readable policy file");
-  if (size > kMaxFileBytes) return fail(path.string() + ": larger than 8 MiB");
-  std::ifstream in(path, std::ios::binary);
-  if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in.good() && !in.eof()) return fail(path.string() + ": cannot be read");
-  return text;
-}
-
-// "base/system" is looked for beside this file, then in the directories above it.
-fs::path find_extended(const fs::path& from, const std::string& name) {
-  const fs::path relative = name.ends_with(".toml") ? name : name + ".toml";
-  for (fs::path dir = from.parent_path(); !dir.empty(); dir = dir.parent_path()) {
-    std::error_code error;
-    if (fs::is_regular_file(dir / relative, error)) return dir / relative;
-    if (dir == dir.parent_path()) break;
-  }
-  return {};
-}
-
 Status Compiler::add_file(const fs::path& path, size_t depth) {
   if (std::find(seen_.begin(), seen_.end(), path) != seen_.end())
     return ok();  // a diamond adds once
   seen_.push_back(path);
+  CG_TRY(const std::string text, read_policy_text(path.string()));
+  return add_text(path, text, depth);
+}
+
+Status Compiler::add_text(const fs::path& path, const std::string& text, size_t depth) {
   TomlFile file{path.string(), std::nullopt};
-  CG_TRY(const std::string text, read_limited(path));
+  if (layer_ == Layer::kVendor) out_.sources.emplace_back(path.string(), text);
   const toml::parse_result parsed =
       toml::parse(std::string_view(text), std::string_view(file.path));
   if (!parsed) {
@@ -475,18 +464,29 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
   const toml::node* limits = reader.take("limits", Need::kOptional);
   const toml::node* risk = reader.take("risk", Need::kOptional);
   reader.done();
+  const bool below = layer_ != Layer::kVendor;
+  if (below && (zones != nullptr || sandbox != nullptr)) {
+    file.complain((zones != nullptr ? zones : sandbox)->source(),
+                  "a layer that only narrows has no [[zone]] and no [sandbox]; put them into the "
+                  "policy that --policy names");
+  }
+  if (layer_ == Layer::kProject && !extends.empty()) {
+    file.complain(reader.source("extends"),
+                  "a project's file extends no other; write its rules out, or extend in the policy "
+                  "that --policy names");
+  }
   if (file.error) return *file.error;
   if (depth > kMaxExtendsDepth) return fail(file.path + ": 'extends' nested more than 8 deep");
   for (const std::string& base : extends) {
     const fs::path found = find_extended(path, base);
     if (found.empty()) {
       file.complain(reader.source("extends"),
-                    "no policy '" + base + "' beside this file or above it");
+                    "no policy '" + base + "' beside this file, above it or in the catalogue");
       return *file.error;
     }
     CG_CHECK(add_file(found, depth + 1));
   }
-  if (depth == 0) out_.policy.name = name;
+  if (depth == 0 && !below) out_.policy.name = name;
   add_sets(file, sets);
   add_zones(file, zones);
   add_tools(file, tools);
@@ -508,29 +508,32 @@ Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext&
   Compiler compiler(context);
   CG_CHECK(compiler.add_file(real, 0));
   CompiledPolicy out = compiler.take();
+  out.layer_files.push_back(real.string());
   CG_CHECK(kernel::validate(out.policy));
   return out;
 }
 
-Result<std::string> find_policy(const std::string& file_or_name) {
-  if (file_or_name.find('/') != std::string::npos || file_or_name.ends_with(".toml"))
-    return file_or_name;
-  std::vector<fs::path> catalogues;
-  if (const char* dir = std::getenv("CERTGATE_POLICY_PATH")) catalogues.emplace_back(dir);
+Result<CompiledPolicy> compile_policy(const std::string& path, const std::string& text,
+                                      const PolicyContext& context) {
   std::error_code error;
-  const fs::path exe = fs::read_symlink("/proc/self/exe", error);
-  if (!error) {
-    catalogues.push_back(exe.parent_path() / "../../policies");  // build/bin in the source tree
-    catalogues.push_back(exe.parent_path() / "../share/certgate/policies");
-  }
-  for (const fs::path& catalogue : catalogues) {
-    for (const char* part : {"", "agents", "examples"}) {
-      const fs::path file = catalogue / part / (file_or_name + ".toml");
-      if (fs::is_regular_file(file, error)) return fs::weakly_canonical(file, error).string();
-    }
-  }
-  return fail("no policy named '" + file_or_name +
-              "' in the catalogue; give a file: --policy ./my.toml");
+  Compiler compiler(context);
+  CG_CHECK(compiler.add_text(fs::weakly_canonical(path, error), text, 0));
+  CompiledPolicy out = compiler.take();
+  out.layer_files.push_back(path);
+  CG_CHECK(kernel::validate(out.policy));
+  return out;
+}
+
+Status add_layer(CompiledPolicy& to, Layer layer, const std::string& path, const std::string& text,
+                 const PolicyContext& context) {
+  Compiler compiler(context, to, layer);
+  CG_CHECK(compiler.add_text(path, text, 0));
+  CompiledPolicy out = compiler.take();
+  CG_CHECK(kernel::validate(out.policy));
+  out.layer_files.resize(static_cast<size_t>(layer));  // one that is not there has no name
+  out.layer_files.push_back(path);
+  to = std::move(out);
+  return ok();
 }
 
 }  // namespace certgate::agentd

@@ -39,9 +39,22 @@ struct CompiledPolicy {
   std::vector<std::string> env_pass;                         // names of variables handed through
   std::vector<std::pair<std::string, std::string>> env_set;  // variables set by policy
   Limits limits;                                             // the smallest of all files
+  std::vector<std::pair<std::string, std::string>> sources;  // file, text: of the first layer
+  std::vector<std::string> layer_files;  // what was compiled, the first layer's file first
 };
 
+// Below the first: rules and limits only (policy_layers.h).
+enum class Layer : uint8_t { kVendor, kAdmin, kProject };
+
 Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context);
+// The same of a text, as if it were read at `path` (what it extends is looked for from there).
+Result<CompiledPolicy> compile_policy(const std::string& path, const std::string& text,
+                                      const PolicyContext& context);
+// One layer below the first, added to the compiled ones: `text` is what was read at `path`.
+Status add_layer(CompiledPolicy& to, Layer layer, const std::string& path, const std::string& text,
+                 const PolicyContext& context);
+// A whole file, at most 8 MiB; the error names the cure.
+Result<std::string> read_policy_text(const std::string& path);
 // `--policy FILE|NAME`: a path (contains '/' or ends in .toml) or a name looked up in the catalogue
 // ("quickstart", "codex") beside the binary, in the source tree, and in the installed directory.
 Result<std::string> find_policy(const std::string& file_or_name);

@@ -12,20 +12,7 @@ namespace {
 
 constexpr std::string_view kHomeFiles = "home-files";  // zones that [sandbox] brings itself
 
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      (out += '\\') += c;
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
+std::string quoted(std::string_view text) { return toml_text(text); }
 
 std::string list(const std::vector<std::string>& texts) {
   std::string out;
@@ -131,8 +118,21 @@ std::string rule_text(const kernel::Rule& rule) {
   put_rule(out, rule, {});
   return out;
 }
-std::string toml_string(std::string_view text) { return quoted(text); }
 std::string toml_list(const std::vector<std::string>& texts) { return list(texts); }
+std::string toml_text(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      (out += '\\') += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
 
 std::string effective_text(const CompiledPolicy& compiled) {
   std::string out;
@@ -149,10 +149,33 @@ std::string effective_text(const CompiledPolicy& compiled) {
   }
   for (const kernel::Tool& tool : compiled.policy.tools)
     out += fmt::format("\n# {}\n[[tool]]\n{}", tool.source, tool_text(tool));
-  for (const kernel::Rule& rule : compiled.policy.rules) put_rule(out, rule, compiled.policy.tools);
+  for (const kernel::Rule& rule : compiled.policy.rules) {
+    if (rule.layer == 0) put_rule(out, rule, compiled.policy.tools);
+  }
   put_sandbox(out, compiled);
   put_limits(out, compiled.limits);
   put_risk(out, compiled.policy);
+  return out;
+}
+
+std::string layers_text(const CompiledPolicy& compiled) {
+  std::string text;
+  for (size_t layer = 1; layer < compiled.layer_files.size(); ++layer) {
+    if (compiled.layer_files[layer].empty()) continue;
+    text += fmt::format("\nlayer {}, which only narrows: {}\n", kernel::layer_text(layer),
+                        compiled.layer_files[layer]);
+    for (const kernel::Rule& rule : compiled.policy.rules) {
+      if (rule.layer == layer) put_rule(text, rule, compiled.policy.tools);
+    }
+  }
+  text += "\nlimits of all layers\n";
+  put_limits(text, compiled.limits);
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    out += "# " + text.substr(at, end - at) + "\n";
+    at = end + 1;
+  }
   return out;
 }
 

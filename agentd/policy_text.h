@@ -18,7 +18,9 @@ std::string effective_text(const CompiledPolicy& compiled);
 std::string rule_text(const kernel::Rule& rule);  // one [[rule]], under its place
 
 // As TOML writes them.
-std::string toml_string(std::string_view text);
+std::string toml_text(std::string_view text);
 std::string toml_list(const std::vector<std::string>& texts);
+// The lower layers' rules as comments, each layer under its file: what they narrow is above.
+std::string layers_text(const CompiledPolicy& compiled);
 
 }  // namespace certgate::agentd

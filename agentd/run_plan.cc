@@ -16,6 +16,8 @@
 
 #include "agentd/cli/verbs.h"
 #include "agentd/run_given.h"
+#include "agentd/observe.h"
+#include "agentd/policy_layers.h"
 #include "kernel/mutant.h"
 #include "supervisor/report.h"
 
@@ -267,8 +269,14 @@ Result<RunPlan> make_run_plan(const RunOptions& options) {
     CG_TRY(plan.workspace_tree, map_workspace(workspace, plan.owner, plan.uid));
     plan.spec.workspace_tree = plan.workspace_tree.get();
   }
-  CG_TRY(const std::string file, find_policy(options.policy));
-  CG_TRY(plan.policy, load_policy(file, {workspace, account.home}));
+  LayerChoice choice{options.policy, options.admin_policy};
+  CG_TRY(choice.trust, policy_trust(plan.state_dir, options.require_signed));
+  CG_TRY(plan.policy, load_layers(choice, {workspace, account.home}));
+  if (options.observe) {
+    Observing two = observing(plan.policy.policy);
+    plan.policy.policy = std::move(two.wide);
+    plan.strict = std::move(two.strict);
+  }
   CG_TRY(plan.initial, initial_label(options));
 
   const auto here = real_path(".");

@@ -27,10 +27,13 @@ struct RunOptions {
   std::string state;      // empty = the default state directory
   std::optional<std::string> stdin_origin;
   bool json = false;
-  std::optional<uint64_t> timeout_ns;  // of the whole run
-  bool own_user = false;               // a host uid of its own (agent_user.h)
-  std::string token, token_key;        // files, see authority.h
-  std::vector<std::string> messages;   // files with words of the user
+  std::optional<uint64_t> timeout_ns;       // of the whole run
+  bool own_user = false;                    // a host uid of its own (agent_user.h)
+  std::string token, token_key;             // files, see authority.h
+  std::vector<std::string> messages;        // files with words of the user
+  std::optional<std::string> admin_policy;  // see policy_layers.h
+  bool observe = false;                     // see observe.h
+  std::string require_signed;               // see policy_bundle.h
   std::vector<std::string> command;
 };
 
@@ -42,7 +45,8 @@ struct RunPlan {
   std::optional<OwnUser> own_user;
   sandbox::UniqueFd workspace_tree;
   std::string state_dir, label_dir;
-  CompiledPolicy policy;
+  CompiledPolicy policy;                 // what decides
+  std::optional<kernel::Policy> strict;  // observing: what would have decided
   sandbox::Spec spec;
   kernel::Label initial;
   std::string command_line;  // escaped

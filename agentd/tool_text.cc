@@ -26,9 +26,9 @@ std::string value_text(const ValueSpec& value) {
   std::vector<std::string> keys;
   if (!value.one_of.empty()) keys.push_back("one_of = " + toml_list(value.one_of));
   constexpr const char* kTypes[] = {"text", "integer", "path"};
-  keys.push_back("type = " + toml_string(kTypes[static_cast<size_t>(value.type)]));
+  keys.push_back("type = " + toml_text(kTypes[static_cast<size_t>(value.type)]));
   keys.push_back(fmt::format("min = {}, max = {}", value.min, value.max));
-  if (!value.chars.empty()) keys.push_back("chars = " + toml_string(value.chars));
+  if (!value.chars.empty()) keys.push_back("chars = " + toml_text(value.chars));
   if (!value.patterns.empty()) keys.push_back("pattern = " + toml_list(value.patterns));
   if (!value.within.empty()) keys.push_back("within = " + path_list(value.within));
   if (value.dash) keys.emplace_back("dash = true");
@@ -38,9 +38,9 @@ std::string value_text(const ValueSpec& value) {
 
 std::string part_text(const ToolPart& part) {
   const bool once = !part.optional && !part.repeats;
-  if (!part.value && once) return toml_string(part.flag);
+  if (!part.value && once) return toml_text(part.flag);
   std::vector<std::string> keys;
-  if (!part.flag.empty()) keys.push_back("flag = " + toml_string(part.flag));
+  if (!part.flag.empty()) keys.push_back("flag = " + toml_text(part.flag));
   if (part.value) keys.push_back("value = " + value_text(*part.value));
   if (part.optional) keys.emplace_back("optional = true");
   if (part.repeats) keys.emplace_back("repeat = true");
@@ -64,13 +64,13 @@ std::string example(const ValueSpec& value) {
 }  // namespace
 
 std::string tool_text(const Tool& tool) {
-  std::string out = fmt::format("name = {}\nwhy = {}\nprogram = {}\n", toml_string(tool.name),
-                                toml_string(tool.why), toml_string(tool.program));
+  std::string out = fmt::format("name = {}\nwhy = {}\nprogram = {}\n", toml_text(tool.name),
+                                toml_text(tool.why), toml_text(tool.program));
   if (tool.pin == Tool::Pin::kAtStart) out += "pin = \"at-start\"\n";
   if (tool.pin == Tool::Pin::kExact) {
     std::string hex;
     for (const uint8_t byte : tool.sha256) hex += fmt::format("{:02x}", byte);
-    out += fmt::format("sha256 = {}\n", toml_string(hex));
+    out += fmt::format("sha256 = {}\n", toml_text(hex));
   }
   if (!tool.run_by.empty()) out += fmt::format("run_by = {}\n", toml_list(tool.run_by));
   out += fmt::format("argv0 = {}\n", toml_list(tool.parts[0].value->one_of));
@@ -90,7 +90,7 @@ std::string tool_text(const Tool& tool) {
   std::vector<std::string> variables;
   for (const ToolVariable& v : tool.env)
     variables.push_back(
-        fmt::format("{{ name = {}, value = {} }}", toml_string(v.name), value_text(v.value)));
+        fmt::format("{{ name = {}, value = {} }}", toml_text(v.name), value_text(v.value)));
   out += fmt::format("env = [{}]\ncwd = {}\n", fmt::join(variables, ", "), path_list(tool.cwd));
   return out + (tool.descriptors == Tool::Descriptors::kAny ? "fds = \"any\"\n" : "");
 }

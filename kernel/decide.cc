@@ -81,10 +81,20 @@ Asked asked(const Question& q) {
   return out;
 }
 
-struct Found {
-  const Rule* rule = nullptr;
-  size_t index = 0;
+// What one layer says to one question.
+struct Answer {
+  const Rule* allowing = nullptr;
+  size_t index = 0;  // of the allowing rule
   const Tool* tool = nullptr;
+  std::optional<Refusal> rejecting, uncleared;
+  std::optional<std::pair<Reason, const Rule*>> used_up;
+};
+using Answers = std::array<Answer, kMaxLayers>;
+
+// Of the tool of one layer that fitted best.
+struct Misfit {
+  std::optional<Refusal> refusal;
+  size_t fitted = 0;  // arguments; another content counts as most
 };
 
 }  // namespace
@@ -103,8 +113,8 @@ class Decision {
         steps_(steps) {}
 
   std::vector<Question> questions() const;
-  // The rule that answers this question, or the refusal.
-  std::variant<Found, Refusal> answer(const Question& q, const Label& judged);
+  // The rule of each layer that allows this, or the refusal.
+  std::variant<Answers, Refusal> answer(const Question& q, const Label& judged);
   Refusal refusal(Reason reason, const Rule* rule, const Label& judged, std::string why = {}) const;
   Refusal untrusted(const Rule& rule, const Label& judged) const;
   Refusal uncleared_for(const Rule& rule, const Label& judged) const;
@@ -117,6 +127,8 @@ class Decision {
   void find_candidates(const Question& q);
   void note(const Question& q, uint32_t rule, Step::Outcome outcome,
             const Refusal* refused = nullptr);
+  void note_near(const Question& q, uint32_t i);
+  void weigh(const Question& q, uint32_t i, const Tool* tool, const Label& judged, Answer& answer);
   // The tool of the rule that fits, else null; the first that does not is kept for the refusal.
   const Tool* fitting(const Rule& rule, const Question& q, const Label& judged);
   std::optional<Refusal> foreign_words(const Rule& rule, const Label& judged) const;
@@ -132,8 +144,7 @@ class Decision {
   std::vector<MeterUse> meters_;      // of all questions answered
   const Rule* asking_ = nullptr;      // the first ask rule that one of them met
   ToolFit fit_;                       // of the tool tried last
-  std::optional<Refusal> misfit_;     // of the tool that fitted best
-  size_t misfit_fitted_ = 0;          // its arguments; another content counts as most
+  std::array<Misfit, kMaxLayers> misfits_;
 };
 
 void Decision::find_candidates(const Question& q) {
@@ -209,6 +220,7 @@ Refusal Decision::uncleared_for(const Rule& rule, const Label& judged) const {
 }
 
 const Tool* Decision::fitting(const Rule& rule, const Question& q, const Label& judged) {
+  Misfit& best = misfits_[rule.layer];
   for (const uint32_t index : rule.tools) {
     const Tool& tool = policy_.tools[index];
     const auto& chain = tool.run_by;
@@ -219,12 +231,12 @@ const Tool* Decision::fitting(const Rule& rule, const Question& q, const Label& 
     if (fit_.fit == Fit::kFits) return &tool;
     const bool other = fit_.fit == Fit::kMismatch;
     const size_t fitted = other ? SIZE_MAX : fit_.argv.size();
-    if (fit_.fit == Fit::kOtherProgram || (misfit_ && fitted <= misfit_fitted_)) continue;
-    misfit_ = refusal(other ? Reason::kToolMismatch : Reason::kSchemaBreakout, &rule, judged,
-                      fit_.element + " " + fit_.why);
-    misfit_->argument = fit_.element;
-    misfit_->tool = tool.name;
-    misfit_fitted_ = fitted;
+    if (fit_.fit == Fit::kOtherProgram || (best.refusal && fitted <= best.fitted)) continue;
+    best.refusal = refusal(other ? Reason::kToolMismatch : Reason::kSchemaBreakout, &rule, judged,
+                           fit_.element + " " + fit_.why);
+    best.refusal->argument = fit_.element;
+    best.refusal->tool = tool.name;
+    best.fitted = fitted;
   }
   return nullptr;
 }
@@ -273,74 +285,92 @@ Refusal Decision::refusal(TokenFault fault) const {
   return refusal(fault.reason, nullptr, state_.label, std::move(fault.why));
 }
 
-std::variant<Found, Refusal> Decision::answer(const Question& q, const Label& judged) {
-  using Outcome = Step::Outcome;
+std::variant<Answers, Refusal> Decision::answer(const Question& q, const Label& judged) {
   if (!q.forbid_only) {
     if (auto fault = check_scope(chain_, state_.tokens, now_, asked(q), meters_))
       return refusal(*std::move(fault));
   }
-  std::optional<Refusal> rejecting, uncleared;
-  misfit_.reset();
-  Found allowing;
-  std::optional<std::pair<Reason, const Rule*>> used_up;
+  Answers answers;
+  misfits_ = {};
   find_candidates(q);
   for (const uint32_t i : candidates_) {
     const Rule& rule = policy_.rules[i];
     const bool forbids = rule.effect == Effect::kForbid;
+    Answer& answer = answers[rule.layer];
     // Once an answer is known only a forbid, or an ask, can still change it.
-    const bool known = allowing.rule != nullptr && rule.effect != Effect::kAsk;
+    const bool known = answer.allowing != nullptr && rule.effect != Effect::kAsk;
     if (!forbids && (q.forbid_only || known)) continue;
     const Tool* tool = rule.tools.empty() || q.exec == nullptr ? nullptr : fitting(rule, q, judged);
     if (tool == nullptr && !matches(rule, q)) {
-      if (misfit_ && !rule.tools.empty() && fit_.fit != Fit::kOtherProgram)
-        note(q, i, Outcome::kArguments, &*misfit_);
-      else if (steps_ != nullptr && only_arguments_differ(rule, q))
-        note(q, i, Outcome::kArguments);
+      note_near(q, i);
       continue;
     }
     if (forbids && mutant(Mutant::kProcessMemory)) continue;
     if (forbids) {
-      note(q, i, Outcome::kForbids);
+      note(q, i, Step::Outcome::kForbids);
       return refusal(Reason::kForbidden, &rule, judged);
     }
-    // An ask rule asks about all that it matches, wherever it stands and whatever the label is:
-    // neither another rule nor taint frees a call.
-    if (rule.effect == Effect::kAsk && asking_ == nullptr) asking_ = &rule;
-    if (allowing.rule != nullptr) {
-      note(q, i, Outcome::kAsks);
-      continue;
-    }
-    std::optional<Refusal> rejects;
-    if (!rule.accept.accepts(judged))
-      rejects = untrusted(rule, judged);
-    else if (tool != nullptr)
-      rejects = foreign_words(rule, judged);
-    if (!mutant(Mutant::kAccept) && rejects) {
-      note(q, i, Outcome::kRejects, &*rejects);
-      if (tool != nullptr) rejects->tool = tool->name;
-      if (!rejecting) rejecting = std::move(rejects);
-    } else if (q.connect != nullptr && !mutant(Mutant::kClearance) &&
-               !rule.clearance.accepts(judged)) {
-      rejects = uncleared_for(rule, judged);
-      note(q, i, Outcome::kUncleared, &*rejects);
-      if (!uncleared) uncleared = std::move(rejects);
-    } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
-      if (!used_up) used_up.emplace(Reason::kRuleExpired, &rule);
-      note(q, i, Outcome::kExpired);
-    } else if (rule.budget && i < state_.used.size() && state_.used[i] >= *rule.budget) {
-      if (!used_up) used_up.emplace(Reason::kBudgetExhausted, &rule);
-      note(q, i, Outcome::kUsedUp);
-    } else {
-      allowing = {&rule, i, tool};
-      note(q, i, rule.effect == Effect::kAsk ? Outcome::kAsks : Outcome::kAllows);
-    }
+    weigh(q, i, tool, judged, answer);
   }
-  if (q.forbid_only || allowing.rule != nullptr) return allowing;
-  if (used_up) return refusal(used_up->first, used_up->second, judged);
-  if (uncleared) return *std::move(uncleared);
-  if (rejecting) return *std::move(rejecting);
-  if (misfit_) return *std::move(misfit_);
-  return refusal(Reason::kScopeMissing, nullptr, judged, "no rule of the policy allows this");
+  for (size_t layer = 0; layer < kMaxLayers && !q.forbid_only; ++layer) {
+    Answer& answer = answers[layer];
+    if (answer.allowing != nullptr || (index_.layers(q.verb) >> layer & 1) == 0) continue;
+    if (answer.used_up) return refusal(answer.used_up->first, answer.used_up->second, judged);
+    if (answer.uncleared) return *std::move(answer.uncleared);
+    if (answer.rejecting) return *std::move(answer.rejecting);
+    if (misfits_[layer].refusal) return *std::move(misfits_[layer].refusal);
+    const std::string whose = layer == 0 ? "policy" : std::string("layer ") + layer_text(layer);
+    return refusal(Reason::kScopeMissing, nullptr, judged,
+                   "no rule of the " + whose + " allows this");
+  }
+  return answers;
+}
+
+// For an explanation: a rule about this file, but not about this call of it.
+void Decision::note_near(const Question& q, uint32_t i) {
+  const Rule& rule = policy_.rules[i];
+  if (steps_ == nullptr) return;
+  if (misfits_[rule.layer].refusal && !rule.tools.empty() && fit_.fit != Fit::kOtherProgram)
+    note(q, i, Step::Outcome::kArguments, &*misfits_[rule.layer].refusal);
+  else if (only_arguments_differ(rule, q))
+    note(q, i, Step::Outcome::kArguments);
+}
+
+// A granting rule that matches: what it adds to its layer's answer.
+void Decision::weigh(const Question& q, uint32_t i, const Tool* tool, const Label& judged,
+                     Answer& answer) {
+  using Outcome = Step::Outcome;
+  const Rule& rule = policy_.rules[i];
+  // An ask rule asks about all that it matches, wherever it stands and whatever the label is:
+  // neither another rule nor taint frees a call.
+  if (rule.effect == Effect::kAsk && asking_ == nullptr) asking_ = &rule;
+  if (answer.allowing != nullptr) return note(q, i, Outcome::kAsks);
+  std::optional<Refusal> rejects;
+  if (!rule.accept.accepts(judged))
+    rejects = untrusted(rule, judged);
+  else if (tool != nullptr)
+    rejects = foreign_words(rule, judged);
+  if (!mutant(Mutant::kAccept) && rejects) {
+    note(q, i, Outcome::kRejects, &*rejects);
+    if (tool != nullptr) rejects->tool = tool->name;
+    if (!answer.rejecting) answer.rejecting = std::move(rejects);
+  } else if (q.connect != nullptr && !mutant(Mutant::kClearance) &&
+             !rule.clearance.accepts(judged)) {
+    rejects = uncleared_for(rule, judged);
+    note(q, i, Outcome::kUncleared, &*rejects);
+    if (!answer.uncleared) answer.uncleared = std::move(rejects);
+  } else if (rule.ttl_ns && now_.run_ns >= static_cast<int64_t>(*rule.ttl_ns)) {
+    if (!answer.used_up) answer.used_up.emplace(Reason::kRuleExpired, &rule);
+    note(q, i, Outcome::kExpired);
+  } else if (rule.budget && i < state_.used.size() && state_.used[i] >= *rule.budget) {
+    if (!answer.used_up) answer.used_up.emplace(Reason::kBudgetExhausted, &rule);
+    note(q, i, Outcome::kUsedUp);
+  } else {
+    answer.allowing = &rule;
+    answer.index = i;
+    answer.tool = tool;
+    note(q, i, rule.effect == Effect::kAsk ? Outcome::kAsks : Outcome::kAllows);
+  }
 }
 
 Decider::Decider(const Policy& policy, TokenChain chain, std::string holder)
@@ -399,12 +429,14 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
       return decision.refusal(Reason::kConstraint, nullptr, cert.decision_,
                               "the file has other names, where this label may not write");
     }
-    const Found& found = std::get<Found>(answer);
-    if (found.rule == nullptr) continue;  // a loader that nothing forbids
-    if (found.tool != nullptr && q.image == 0) cert.tool_ = found.tool->name;
-    const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;
-    cert.rules_.push_back({static_cast<uint32_t>(found.index), used + 1});
-    cert.durability_ = std::max(cert.durability_, found.rule->durability);
+    for (const Answer& found : std::get<Answers>(answer)) {
+      if (found.allowing == nullptr) continue;  // also a loader that nothing forbids
+      if (found.tool != nullptr && q.image == 0 && cert.tool_.empty())
+        cert.tool_ = found.tool->name;
+      const uint64_t used = found.index < state.used.size() ? state.used[found.index] : 0;
+      cert.rules_.push_back({static_cast<uint32_t>(found.index), used + 1});
+      cert.durability_ = std::max(cert.durability_, found.allowing->durability);
+    }
   }
 
   cert.raised_ = cert.decision_;
@@ -416,8 +448,12 @@ Verdict Decider::decide(const State& state, const Call& call, const Instant& now
     const Origin other = connect->transport == Transport::kUnix
                              ? Origin{OriginClass::kUnknown, ""}
                              : Origin{OriginClass::kWeb, connect->host};
-    const Origin peer = rule.origin.value_or(other);
-    if (!mutant(Mutant::kTaint)) cert.raised_ = state.label.join(Label::of({peer}));
+    Label peer = Label::of({rule.origin.value_or(other)});
+    for (const RuleUse& use : cert.rules_) {  // a lower layer may add an origin, not take one away
+      if (policy_.rules[use.rule].origin)
+        peer = peer.join(Label::of({*policy_.rules[use.rule].origin}));
+    }
+    if (!mutant(Mutant::kTaint)) cert.raised_ = state.label.join(peer);
   }
   if (open != nullptr && open->write) cert.object_ = call.object.join(cert.raised_);
 
@@ -441,10 +477,17 @@ std::variant<Raise, Refusal> Decider::raise(const State& state, const Label& joi
   if (out.to == state.label) return out;
   for (size_t i = 0; i < state.held.size(); ++i) {
     const Held& held = state.held[i];
-    const Rule& rule = policy_.rules[held.rule];
-    const Origin* rejected = rule.accept.first_rejected(out.to);
-    if (held.kind == Held::Kind::kConnection && rejected == nullptr)
-      rejected = rule.clearance.first_rejected(out.to);
+    const auto rejected_by = [&](const Rule& rule) {
+      const Origin* origin = rule.accept.first_rejected(out.to);
+      const bool sink = held.kind == Held::Kind::kConnection && origin == nullptr;
+      return sink ? rule.clearance.first_rejected(out.to) : origin;
+    };
+    const Rule* rule = &policy_.rules[held.rule];
+    const Origin* rejected = rejected_by(*rule);
+    for (size_t k = 0; k < held.lower.size() && rejected == nullptr; ++k) {
+      rule = &policy_.rules[held.lower[k]];
+      rejected = rejected_by(*rule);
+    }
     if (rejected == nullptr) continue;
     if (held.kind == Held::Kind::kConnection) {
       out.shut.push_back(static_cast<uint32_t>(i));
@@ -452,7 +495,7 @@ std::variant<Raise, Refusal> Decider::raise(const State& state, const Label& joi
     }
     Refusal refusal;
     refusal.reason = Reason::kHeldWritable;
-    refusal.rule = rule.id;
+    refusal.rule = rule->id;
     refusal.why =
         held.object + " is open for writing where this origin may not write; close it first";
     refusal.decision = out.to;

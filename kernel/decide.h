@@ -39,8 +39,9 @@ namespace certgate::kernel {
 
 struct Held {
   enum class Kind : uint8_t { kWritableFile, kConnection } kind = Kind::kWritableFile;
-  uint32_t rule = 0;   // the rule that allowed it
-  std::string object;  // path or host:port, for the refusal
+  uint32_t rule = 0;              // the rule that allowed it
+  std::string object;             // path or host:port, for the refusal
+  std::vector<uint32_t> lower{};  // the rules of the layers below that allowed it too
 };
 
 // What became of one request to the operators.

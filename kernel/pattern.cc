@@ -269,11 +269,12 @@ bool HostPattern::could_match_name(std::string_view name) const {
 
 bool HostPattern::matches(const ConnectEffect& effect) const {
   if (effect.transport == Transport::kUnix) return false;
-  if (!is_address) return could_match_name(effect.host);
+  if (!is_address && text != "*") return could_match_name(effect.host);
   // A name that is bound is judged by name only: its address inside is ours and means nothing. It
   // may look like hex ("face.de"), but has no colon and is not four numbers.
   std::array<uint8_t, 16> ignored{};
-  if (effect.host.find(':') == std::string::npos && !parse_ipv4(effect.host, ignored)) return false;
+  const bool name = effect.host.find(':') == std::string::npos && !parse_ipv4(effect.host, ignored);
+  if (name || !is_address) return name && !is_address;
   for (size_t bit = 0; bit < prefix_bits; bit += 8) {
     const size_t left = std::min<size_t>(8, prefix_bits - bit);
     const auto mask = static_cast<uint8_t>(0xff << (8 - left));

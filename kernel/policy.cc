@@ -11,6 +11,7 @@ namespace certgate::kernel {
 namespace {
 
 constexpr const char* kVerbTexts[kVerbs] = {"exec", "read", "write", "connect"};
+constexpr const char* kLayerTexts[kMaxLayers] = {"vendor", "admin", "project"};
 
 void put_texts(CborWriter& w, const std::vector<std::string>& texts) {
   w.array(texts.size());
@@ -55,7 +56,7 @@ void put_tool(CborWriter& w, const Tool& tool) {
 }
 
 void put_rule(CborWriter& w, const Rule& rule) {
-  w.map(15);
+  w.map(16);
   w.unsigned_int(1), w.text(rule.id);
   w.unsigned_int(2), w.text(rule.why);
   w.unsigned_int(3), w.unsigned_int(static_cast<uint64_t>(rule.effect));
@@ -80,6 +81,7 @@ void put_rule(CborWriter& w, const Rule& rule) {
   w.unsigned_int(14), w.unsigned_int(rule.deadline_ns.value_or(0));
   w.unsigned_int(15), w.array(rule.tools.size());
   for (const uint32_t tool : rule.tools) w.unsigned_int(tool);
+  w.unsigned_int(16), w.unsigned_int(rule.layer);
 }
 
 bool has(const Rule& rule, Verb verb) {
@@ -120,10 +122,15 @@ Status validate(const Rule& rule) {
   const auto is_udp = [](const EndpointPattern& e) { return e.transport == Transport::kUdp; };
   if (asks && std::any_of(rule.endpoints.begin(), rule.endpoints.end(), is_udp))
     return fail(name + " asks about datagrams, which do not wait; allow or forbid them");
+  const bool via = std::any_of(rule.endpoints.begin(), rule.endpoints.end(),
+                               [](const EndpointPattern& e) { return e.via.has_value(); });
+  if (rule.layer >= kMaxLayers || (rule.layer != 0 && via))
+    return fail(name + ": 'via' is for the first of at most 3 layers; the others only narrow");
   return ok();
 }
 
 const char* verb_text(Verb verb) { return kVerbTexts[static_cast<size_t>(verb)]; }
+const char* layer_text(size_t layer) { return kLayerTexts[layer]; }
 
 Result<Verb> parse_verb(std::string_view text) {
   const auto* it = std::find(std::begin(kVerbTexts), std::end(kVerbTexts), text);
@@ -185,7 +192,7 @@ Label Policy::zone_secrecy(std::string_view path) const {
 std::set<uint16_t> Policy::udp_ports() const {
   std::set<uint16_t> ports;
   for (const Rule& rule : rules) {
-    if (!rule.grants()) continue;
+    if (!rule.grants() || rule.layer != 0) continue;
     for (const EndpointPattern& e : rule.endpoints) {
       if (e.transport != Transport::kUdp) continue;
       for (uint32_t port = e.port_first; port <= e.port_last; ++port) {

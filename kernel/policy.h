@@ -11,6 +11,9 @@
 //   4. nothing matched -> SCOPE_MISSING
 // A connect rule is also a sink: where it accepts the label but has no clearance for a tag of it,
 // it does not allow; when that is all that was missing, CLEARANCE_MISSING.
+// Each layer (Rule::layer) decides so by its own rules and all of them must allow; a layer below
+// the first that has no allow rule for a verb leaves that verb to the others. So layers only
+// narrow. An ask rule below the first layer only adds a question.
 //
 // Path patterns (absolute, resolved paths inside the sandbox):
 //   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
@@ -44,10 +47,12 @@
 namespace certgate::kernel {
 
 inline constexpr size_t kMaxRules = 20000;
+inline constexpr size_t kMaxLayers = 3;
 inline constexpr size_t kMaxPatternBytes = 4096;
 inline constexpr unsigned kMaxUdpPorts = 64;  // of one policy: each is a socket of the supervisor
 
-const char* verb_text(Verb verb);  // "exec"
+const char* verb_text(Verb verb);      // "exec"
+const char* layer_text(size_t layer);  // "vendor", "admin", "project"
 Result<Verb> parse_verb(std::string_view text);
 
 enum class Effect : uint8_t { kForbid, kAllow, kAsk };
@@ -88,7 +93,7 @@ struct HostPattern {
   bool matches(const ConnectEffect& effect) const;
   bool could_match_name(std::string_view name) const;  // for the resolver
   std::string text;
-  bool subdomains = false;  // "*.a.test"
+  bool subdomains = false;  // "*.a.test"; of the text "*" alone: any name, which no file can say
   bool is_address = false;
   std::array<uint8_t, 16> address{};
   uint8_t prefix_bits = 0;  // of 128
@@ -128,6 +133,7 @@ struct Rule {
   std::optional<uint64_t> ttl_ns;  // valid this long from the start of the run
   std::optional<uint64_t> budget;  // calls per run
   Durability durability = Durability::kOrdered;
+  uint8_t layer = 0;                         // 0 = the widest; only it has zones and `via`
   std::string source;                        // "file:line" it came from; not part of the digest
   bool spells(std::string_view path) const;  // see PathPattern
   bool grants() const { return effect != Effect::kForbid; }  // at once, or when approved

@@ -213,6 +213,8 @@ const char* record_kind_text(RecordKind kind) {
       return "given";
     case RecordKind::kPermit:
       return "permit";
+    case RecordKind::kPolicyChange:
+      return "policy-change";
   }
   return kNoKind;
 }
@@ -367,6 +369,8 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return read_lineage(in, r.lineage);
     case kBody:
       return read_bytes(in, kMaxRecordBodyBytes, r.body);
+    case kRisk:
+      return read_small(in, kRisks - 1, r.risk);
     case kArgs:
       return read_digest(in, r.args);
     default:

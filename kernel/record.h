@@ -62,9 +62,13 @@ inline constexpr uint64_t kThisRecord = UINT64_MAX;
 
 // The grade of refusals that the self-test at the start provoked; no other refusal has a grade.
 inline constexpr const char* kSelfTestGrade = "self-test";
+// The grade of certificates that the policy would have refused, for `reason`, `why` and `culprit`:
+// the operator let it only look on (`certgate run --observe`). Also of that run's start record.
+inline constexpr const char* kObservedGrade = "observed";
 
 enum class RecordKind : uint8_t {
-  kStart = 1,  // a run began: object = command line, digest = policy digest
+  kStart = 1,  // a run began: object = command line, digest = policy digest; asked = the workspace,
+               // argument = the home inside; grade "observed" = see kObservedGrade
   kCertificate = 2,
   kRefusal = 3,
   kOutcome = 4,  // what came of a certificate: errno, grade; ref = its seq
@@ -79,6 +83,7 @@ enum class RecordKind : uint8_t {
   kPolicy = 12,  // a part of the policy that the run began with
   kGiven = 20,   // given at the start: object = message N or a pinned tool's program, sha256
   kPermit = 21,  // a request was answered with a permit for one exec: object, argv, tool, sources
+  kPolicyChange = 13,  // digest: of the policy from now on, object: of the one before, in hex
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 

@@ -73,6 +73,9 @@ RuleIndex::RuleIndex(const Policy& policy) {
         for (const std::string& path : policy.tools[tool].run_by)
           exec[add(kPathSeed, path)].push_back(i);
       }
+      // Below the first layer an ask rule only adds a question: it does not make the layer speak.
+      const bool speaks = rule.layer == 0 ? rule.grants() : rule.effect == Effect::kAllow;
+      if (speaks) layers_[static_cast<size_t>(verb)] |= 1u << rule.layer;
       if (verb == Verb::kWrite && rule.effect == Effect::kForbid) forbidding_write_.push_back(i);
     }
     for (const EndpointPattern& e : rule.endpoints) file(e, i);
@@ -115,6 +118,7 @@ void RuleIndex::for_endpoint(const ConnectEffect& effect, std::vector<uint32_t>&
   }
   const std::string_view host = effect.host;
   append(hosts_, add(kNameSeed, host), out);
+  append(hosts_, kSuffixSeed, out);  // "*"
   for (size_t dot = host.find('.'); dot != std::string_view::npos; dot = host.find('.', dot + 1)) {
     append(hosts_, add(kSuffixSeed, host.substr(dot)), out);
   }

@@ -34,6 +34,8 @@ class RuleIndex {
   void for_endpoint(const ConnectEffect& effect, std::vector<uint32_t>& out) const;
   // The forbid rules on write: they also hold for names above what they name (policy.h).
   const std::vector<uint32_t>& forbidding_write() const { return forbidding_write_; }
+  // A bit for each layer that must allow a call with this verb.
+  unsigned layers(Verb verb) const { return layers_[static_cast<size_t>(verb)]; }
 
  private:
   using Rules = std::vector<uint32_t>;  // ascending
@@ -47,6 +49,7 @@ class RuleIndex {
   Filed hosts_;                       // names, suffixes and masked addresses
   std::vector<uint8_t> prefix_bits_;  // the lengths that address patterns have, ascending
   Rules forbidding_write_;
+  std::array<unsigned, kVerbs> layers_{1, 1, 1, 1};  // the first answers for every verb
 };
 
 }  // namespace certgate::kernel

@@ -62,15 +62,15 @@ const std::vector<OwnTest>& all_tests() {
   return tests;
 }
 
+}  // namespace
+
+sandbox::OwnCalls supervisor_calls() { return {all_tests(), kAllowed}; }
+
 bool names_hosts(const kernel::Policy& policy) {
   return std::any_of(policy.rules.begin(), policy.rules.end(), [](const kernel::Rule& rule) {
     return rule.grants() && !rule.endpoints.empty();
   });
 }
-
-}  // namespace
-
-sandbox::OwnCalls supervisor_calls() { return {all_tests(), kAllowed}; }
 
 void preload_name_services(const kernel::Policy& policy) {
   if (!names_hosts(policy)) return;

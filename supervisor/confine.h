@@ -19,6 +19,9 @@ namespace certgate::supervisor {
 // The calls of the supervisor, for the filter and for its tests.
 sandbox::OwnCalls supervisor_calls();
 
+// Whether some rule allows connections.
+bool names_hosts(const kernel::Policy& policy);
+
 // Loads the host's name service modules, where the policy names hosts: libc would load them at the
 // first lookup, when no code can be loaded any more. A module that is not there then, or wants what
 // the filter refuses, is passed over; where nsswitch.conf names no other, no name is found.

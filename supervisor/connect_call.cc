@@ -240,10 +240,9 @@ int NetCalls::perform_outside(const TrappedCall& call, const Judged& judged, Pin
     error = connect_node(host.get(), pin.node.get());
     if (error == 0 && ::fcntl(host.get(), F_SETFL, O_NONBLOCK) != 0) error = errno;
   } else {
-    const kernel::Policy& policy = trap_.session.decider().policy();
-    const kernel::Rule* rule = judged.rule(policy, 0);
+    const kernel::Rule* rule = judged.rule(0);
     if (mutant(Mutant::kAddressCopy)) {
-      for (const kernel::Rule& other : policy.rules) {
+      for (const kernel::Rule& other : judged.policy->rules) {
         for (const kernel::EndpointPattern& e : other.endpoints) {
           if (e.allows(pin.effect())) rule = &other;
         }

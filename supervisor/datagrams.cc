@@ -235,7 +235,7 @@ struct Datagrams::Impl : std::enable_shared_from_this<Datagrams::Impl> {
     flow->hold = judged.hold;
     flow->used = now;
     flows.emplace(who, flow);
-    const kernel::Rule& rule = *judged.rule(session.decider().policy(), 0);
+    const kernel::Rule& rule = *judged.rule(0);
     asio::post(workers, [self = shared_from_this(), gate, who, effect, &rule, seq = judged.seq] {
       sandbox::UniqueFd host;
       int error = EHOSTUNREACH;

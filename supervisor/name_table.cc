@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace certgate::supervisor {
@@ -23,9 +24,10 @@ Address address_for(uint32_t number) {
 }
 
 template <typename Predicate>
-bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predicate predicate) {
+bool any_endpoint(const kernel::Policy& policy, size_t layer, const std::string& name,
+                  Predicate predicate) {
   for (const kernel::Rule& rule : policy.rules) {
-    if (!rule.grants()) continue;
+    if (!rule.grants() || rule.layer != layer) continue;
     for (const kernel::EndpointPattern& e : rule.endpoints) {
       if (e.transport != kernel::Transport::kUnix && e.host.could_match_name(name) &&
           predicate(rule, e))
@@ -35,23 +37,45 @@ bool any_endpoint(const kernel::Policy& policy, const std::string& name, Predica
   return false;
 }
 
+// The same in every layer that allows connections at all.
+template <typename Predicate>
+bool each_layer(const kernel::Policy& policy, const std::string& name, Predicate predicate) {
+  for (size_t layer = 0; layer < kernel::kMaxLayers; ++layer) {
+    const bool speaks =
+        layer == 0 ||
+        std::any_of(policy.rules.begin(), policy.rules.end(), [&](const kernel::Rule& rule) {
+          return rule.layer == layer && rule.effect == kernel::Effect::kAllow &&
+                 !rule.endpoints.empty();
+        });
+    if (speaks && !any_endpoint(policy, layer, name, predicate)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool NameTable::could_allow(const std::string& name) const {
-  return any_endpoint(policy_, name,
-                      [](const kernel::Rule&, const kernel::EndpointPattern&) { return true; });
+  return each_layer(*policy_.load(), name,
+                    [](const kernel::Rule&, const kernel::EndpointPattern&) { return true; });
 }
 
 bool NameTable::has_via(const std::string& name) const {
-  return !any_endpoint(policy_, name, [](const kernel::Rule&, const kernel::EndpointPattern& e) {
-    return !e.via.has_value();
-  });
+  const auto some = [&](bool via) {
+    return any_endpoint(*policy_.load(), 0, name,
+                        [&](const kernel::Rule&, const kernel::EndpointPattern& e) {
+                          // An observing run's any name (agentd/observe.h) says nothing of where
+                          // this one leads.
+                          return e.via.has_value() == via && e.host.text != "*";
+                        });
+  };
+  return some(true) && !some(false);
 }
 
 bool NameTable::allows_now(const std::string& name, const kernel::Label& label) const {
-  return any_endpoint(policy_, name, [&](const kernel::Rule& rule, const kernel::EndpointPattern&) {
-    return rule.accept.accepts(label) && rule.clearance.accepts(label);
-  });
+  return each_layer(*policy_.load(), name,
+                    [&](const kernel::Rule& rule, const kernel::EndpointPattern&) {
+                      return rule.accept.accepts(label) && rule.clearance.accepts(label);
+                    });
 }
 
 std::optional<Address> NameTable::bind(const std::string& name) {

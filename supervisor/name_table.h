@@ -7,6 +7,7 @@
 // allows.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -22,7 +23,9 @@ inline constexpr size_t kMaxNames = 65536;  // per run
 
 class NameTable {
  public:
-  explicit NameTable(const kernel::Policy& policy) : policy_(policy) {}
+  explicit NameTable(const kernel::Policy& policy) : policy_(&policy) {}
+  // Another policy from now on; both must outlive this. Names keep their addresses.
+  void use(const kernel::Policy& policy) { policy_.store(&policy); }
   // Whether some rule could allow a connection to this name (lower case, no trailing dot).
   bool could_allow(const std::string& name) const;
   // Whether some rule that names it accepts this label: only then may the host's name service hear
@@ -36,7 +39,7 @@ class NameTable {
   std::optional<std::string> name_of(const Address& address) const;
 
  private:
-  const kernel::Policy& policy_;
+  std::atomic<const kernel::Policy*> policy_;
   mutable std::mutex mutex_;  // guards both maps
   std::map<std::string, uint32_t> numbers_;
   std::vector<std::string> names_;  // index = number

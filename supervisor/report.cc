@@ -130,12 +130,26 @@ kernel::Record describe(const CallInfo& info, const kernel::Call& call) {
   return record;
 }
 
+void describe(const kernel::Refusal& refusal, kernel::Record& record) {
+  record.reason = kernel::reason_text(refusal.reason);
+  if (refusal.reason == kernel::Reason::kUntrustedOrigin ||
+      refusal.reason == kernel::Reason::kHeldWritable ||
+      refusal.reason == kernel::Reason::kClearanceMissing) {
+    record.culprit = refusal.origin.text();
+  }
+  record.argument = refusal.argument;
+  record.tool = refusal.tool;
+  record.why = refusal.why;
+}
+
 std::string refusal_line(const kernel::Record& record) {
-  std::string line = fmt::format("certgate: refused {} {}: {}", verb_word(record),
-                                 escape(record.object), record.reason);
+  const bool observed = record.grade == kernel::kObservedGrade;
+  std::string line =
+      fmt::format("certgate: {} {} {}: {}{}", observed ? "OBSERVED" : "refused", verb_word(record),
+                  escape(record.object), observed ? "would be refused, " : "", record.reason);
   if (!record.culprit.empty()) line += fmt::format(" {}", escape(record.culprit));
   if (!record.rule.empty()) {
-    line += fmt::format(" (rule {}: {})", record.rule, escape(record.why));
+    line += fmt::format(" (rule {}: {})", escape(record.rule), escape(record.why));
   } else if (!record.why.empty()) {
     line += fmt::format(" ({})", escape(record.why));
   }
@@ -157,9 +171,11 @@ std::string refusal_json(const kernel::Record& record) {
       fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", utc.tm_year + 1900, utc.tm_mon + 1,
                   utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, t.tv_nsec);
   return fmt::format(
-      R"({{"id":{},"time":"{}","agent":{},"seq":{},"kind":"refusal","verdict":"refuse","call":{},"object":{},)"
+      R"({{"id":{},"time":"{}","agent":{},"seq":{},"kind":"{}","verdict":"{}","call":{},"object":{},)"
       R"("rule":{},"reason":{},"origins":{},"errno":{}}})",
-      json_string(record.id()), time, json_string(record.run), record.seq, json_string(record.call),
+      json_string(record.id()), time, json_string(record.run), record.seq,
+      record.grade == kernel::kObservedGrade ? "certificate" : "refusal",
+      record.grade == kernel::kObservedGrade ? "observe" : "refuse", json_string(record.call),
       json_string(record.object), json_string(record.rule), json_string(record.reason),
       json_string(record.origins), record.error);
 }

@@ -13,10 +13,12 @@ struct CallInfo;
 
 // Verb, object, arguments and identities of a call; kind and verdict are left to the caller.
 kernel::Record describe(const CallInfo& info, const kernel::Call& call);
+// What a refusal adds to it.
+void describe(const kernel::Refusal& refusal, kernel::Record& record);
 // "/usr/bin/git" or "page.test:80": what rules match against.
 std::string object_text(const kernel::Effects& effect);
 
-// One line for the operator: what, why (rule, origin), how to see more. Escaped.
+// One line for the operator, of a refusal or an observed call: what, why, how to see more. Escaped.
 std::string refusal_line(const kernel::Record& record);
 // The same as one JSON object with the keys of `certgate audit list --json`.
 std::string refusal_json(const kernel::Record& record);

@@ -49,19 +49,21 @@ constexpr int kMaxDecisions = 16;
 
 Session::Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder,
                  LabelView labels, ReaderTable& readers, Channel& channel, TokenLedger& ledger,
-                 Report report)
-    : decider_(std::move(decider)),
+                 Report report, std::optional<kernel::Decider> strict)
+    : first_(std::move(decider)),
+      strict_(std::move(strict)),
+      decider_(&first_),
       recorder_(recorder),
       labels_(std::move(labels)),
       readers_(readers),
       channel_(channel),
       ledger_(ledger),
       report_(report),
-      may_ask_(asks(decider_.policy())),
+      may_ask_(asks(first_.policy())),
       started_ns_(boot_ns()) {
   state_.label = std::move(initial);
   lineage_ = Lineage(state_.label);
-  state_.used.resize(decider_.policy().rules.size());
+  state_.used.resize(first_.policy().rules.size());
 }
 
 kernel::Instant Session::now() const {
@@ -91,8 +93,8 @@ Result<kernel::Label> Session::file_label(const kernel::FileIdentity& file, cons
   if (reads == Reads::kFromNowOn) readers_.note(file);  // first: see reader_table.h
   CG_TRY(std::optional<kernel::Label> stored, labels_.find(file));
   // Whoever wrote it, and under what policy: what lies there is secret.
-  if (stored) return stored->join(decider_.policy().zone_secrecy(path));
-  return decider_.policy().zone_label(path);
+  if (stored) return stored->join(decider().policy().zone_secrecy(path));
+  return decider().policy().zone_label(path);
 }
 
 Session::Lock Session::enter() const {
@@ -106,17 +108,16 @@ Judged Session::judge(Lock& lock, const CallInfo& info, const kernel::Call& call
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kMaxHeld) {
     return refused(info, call,
-                   decider_.constraint(state_, "more than 4096 files or connections held open"));
+                   decider().constraint(state_, "more than 4096 files or connections held open"));
   }
   for (int i = 0; i < kMaxDecisions; ++i) {
     kernel::Verdict verdict = decide(call);
-    if (auto* refusal = std::get_if<kernel::Refusal>(&verdict))
-      return ask(info, call, *refusal);
+    if (auto* refusal = std::get_if<kernel::Refusal>(&verdict)) return ask(info, call, *refusal);
     auto& certificate = std::get<kernel::Certificate>(verdict);
     const uint64_t decided_on = changes_;
     if (const Status joined = join_before(lock, certificate, hold, mark); !joined) {
       if (joined.error().code == EBUSY)
-        return refused(info, call, decider_.constraint(state_, joined.error().what));
+        return refused(info, call, decider().constraint(state_, joined.error().what));
       fatal(joined.error().what);
       return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
     }
@@ -125,7 +126,8 @@ Judged Session::judge(Lock& lock, const CallInfo& info, const kernel::Call& call
     if (taken == Taken::kNever) return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
     if (taken == Taken::kYes) return certify(info, call, hold, std::move(certificate));
   }
-  return refused(info, call, decider_.constraint(state_, "other agents change too much meanwhile"));
+  return refused(info, call,
+                 decider().constraint(state_, "other agents change too much meanwhile"));
 }
 
 Session::Taken Session::take_meters(const kernel::Certificate& certificate) {
@@ -138,22 +140,25 @@ Session::Taken Session::take_meters(const kernel::Certificate& certificate) {
 
 kernel::Verdict Session::decide(const kernel::Call& call) {
   ledger_.read(state_.tokens);
-  kernel::Verdict verdict = decider_.decide(state_, call, now());
+  kernel::Verdict verdict = decider().decide(state_, call, now());
   const auto* refusal = std::get_if<kernel::Refusal>(&verdict);
   if (refusal == nullptr || refusal->reason != kernel::Reason::kHeldWritable) return verdict;
   // The kernel judges by what was opened; ask the system which of those are still open.
   prune_dead_files();
-  return decider_.decide(state_, call, now());
+  return decider().decide(state_, call, now());
 }
 
 Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                         kernel::Certificate decided) {
   Judged out;
   out.certificate.emplace(std::move(decided));
+  out.policy = &decider().policy();
   const kernel::Certificate& certificate = *out.certificate;
+  const std::optional<kernel::Verdict> strict = strictly(call);
+  const auto* observed = strict ? std::get_if<kernel::Refusal>(&*strict) : nullptr;
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kCertificate;
-  record.rule = rule_ids(certificate, decider_.policy());
+  record.rule = rule_ids(certificate, decider().policy());
   record.origins = certificate.decision_label().text();
   const bool raises = !(certificate.raised_to() == state_.label);
   if (raises) record.raised = certificate.raised_to().text();
@@ -164,34 +169,25 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   record.ref = request_seq(certificate.approval());
   record.risk = static_cast<uint8_t>(certificate.risk().level);
   record.tool = certificate.tool();
-  record.sources = sources_text(decider_.policy(), certificate.tool(), call);
+  record.sources = sources_text(decider().policy(), certificate.tool(), call);
+  if (observed != nullptr) {
+    describe(*observed, record);
+    record.grade = kernel::kObservedGrade;
+  }
+  const kernel::Record copy = observed != nullptr ? record : kernel::Record();
   const auto seq = recorder_.append(std::move(record), certificate.durability());
   if (!seq) {
     fatal(seq.error().what);
     return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
   }
   out.seq = *seq;
+  if (observed != nullptr) report(copy, *seq);
   shut(certificate.shut());
-  if (raises) ++changes_;
   lineage_.rise(certificate.raised_to(), *seq);
   if (raises) ++changes_, note_rise(certificate.raised_to(), *seq, object_text(call.effect));
   kernel::apply(state_, certificate);
-  keep(out, hold, call);
+  keep(out, hold, call, strict);
   return out;
-}
-
-void Session::keep(Judged& judged, const Hold& hold, const kernel::Call& call) {
-  const kernel::Certificate& certificate = *judged.certificate;
-  if (hold.kind == Hold::Kind::kNone || certificate.rules().empty()) return;
-  Held held;
-  held.id = judged.hold = next_hold_++;
-  held.file = hold.file;
-  held.labelled = hold.labelled;
-  if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
-  held_.push_back(std::move(held));
-  const bool file = hold.kind == Hold::Kind::kWritableFile;
-  state_.held.push_back({file ? kernel::Held::Kind::kWritableFile : kernel::Held::Kind::kConnection,
-                         certificate.rules().back().rule, object_text(call.effect)});
 }
 
 // The lock is given up meanwhile: whoever calls this must look at `changes_` afterwards.
@@ -227,8 +223,9 @@ Status Session::join_held(Lock& lock, const kernel::Label& label) {
 bool Session::spelled_out(const kernel::Certificate& certificate, const std::string& path) const {
   const auto& rules = certificate.rules();
   return std::any_of(rules.begin(), rules.end(), [&](const kernel::RuleUse& use) {
-    const kernel::Rule& rule = decider_.policy().rules[use.rule];
-    return std::find(rule.verbs.begin(), rule.verbs.end(), kernel::Verb::kWrite) !=
+    const kernel::Rule& rule = decider().policy().rules[use.rule];
+    return rule.layer == 0 &&  // the others can only narrow
+           std::find(rule.verbs.begin(), rule.verbs.end(), kernel::Verb::kWrite) !=
                rule.verbs.end() &&
            rule.spells(path);
   });
@@ -242,7 +239,7 @@ Status Session::join_mark(Lock& lock, const kernel::Certificate& certificate, co
     path.resize(std::max<size_t>(1, path.rfind('/')));
   }
   CG_TRY(const std::optional<kernel::Label> stored, labels_.find(mark.file));
-  const kernel::Label before = stored ? *stored : decider_.policy().zone_label(path);
+  const kernel::Label before = stored ? *stored : decider().policy().zone_label(path);
   if (stored && stored->covers(certificate.raised_to())) return ok();
   return join(lock, mark.file, before.join(certificate.raised_to()));
 }
@@ -278,6 +275,7 @@ void Session::erase_held(size_t index) {
   ++changes_;
   held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(index));
   state_.held.erase(state_.held.begin() + static_cast<std::ptrdiff_t>(index));
+  if (strict_) strict_held_.erase(strict_held_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
 Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& file,
@@ -292,7 +290,8 @@ Status Session::settle_file(uint64_t hold, int fd, const kernel::FileIdentity& f
     if (held_[i].id != hold) continue;
     for (size_t j = 0; j < held_.size(); ++j) {  // one entry per file and rule is enough
       if (j != i && !held_[j].pending && !held_[j].shut && held_[j].file == file &&
-          state_.held[j].rule == state_.held[i].rule) {
+          state_.held[j].rule == state_.held[i].rule &&
+          state_.held[j].lower == state_.held[i].lower && !strict_) {
         erase_held(i);
         return ok();
       }
@@ -330,10 +329,10 @@ void Session::release(uint64_t hold) {
 
 ReaderTable::Answer Session::prepare_raise(const kernel::Label& label) {
   const Lock lock(mutex_);
-  auto raised = decider_.raise(state_, label);
+  auto raised = decider().raise(state_, label);
   if (std::holds_alternative<kernel::Refusal>(raised)) {
     prune_dead_files();
-    raised = decider_.raise(state_, label);
+    raised = decider().raise(state_, label);
   }
   if (std::holds_alternative<kernel::Refusal>(raised)) return {};
   frozen_ = true;
@@ -363,7 +362,7 @@ void Session::take_raise_alone(const kernel::Label& label, const ReaderTable::Re
 }
 
 void Session::rise(const kernel::Label& label, const ReaderTable::Request& request) {
-  auto raised = decider_.raise(state_, label);
+  auto raised = decider().raise(state_, label);
   const auto* raise = std::get_if<kernel::Raise>(&raised);
   if (raise == nullptr) return fatal(std::get<kernel::Refusal>(raised).why);
   if (raise->to == state_.label) return;
@@ -389,18 +388,10 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kRefusal;
   record.rule = refusal.rule;
-  record.reason = kernel::reason_text(refusal.reason);
   record.origins = refusal.decision.text();
+  describe(refusal, record);
   record.lineage = lineage_.of(refusal.decision, kernel::kThisRecord);
-  if (refusal.reason == kernel::Reason::kUntrustedOrigin ||
-      refusal.reason == kernel::Reason::kHeldWritable ||
-      refusal.reason == kernel::Reason::kClearanceMissing) {
-    record.culprit = refusal.origin.text();
-  }
-  record.argument = refusal.argument;
-  record.tool = refusal.tool;
   record.intent = intent;
-  record.why = refusal.why;
   note_answer(refusal, record);
   record.error = static_cast<uint32_t>(out.error);
   if (report_ == Report::kSelfTest) record.grade = kernel::kSelfTestGrade;
@@ -435,7 +426,7 @@ int Session::refuse_constraint(const CallInfo& info, const std::string& object, 
     effect.read = !effect.write;
     call.effect = effect;
   }
-  return refused(info, call, decider_.constraint(state_, why)).error;
+  return refused(info, call, decider().constraint(state_, why)).error;
 }
 
 void Session::refuse_name(const std::string& name) {

@@ -21,6 +21,7 @@
 //   another agent's raise: prepared (`frozen_`: nothing is judged) → taken or left
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -47,6 +48,7 @@ namespace certgate::supervisor {
 
 inline constexpr size_t kMaxHeld = kMaxHeldFiles;  // handles of one agent
 inline constexpr size_t kPruneHeldAt = 512;        // look for dead ones beyond this
+inline constexpr size_t kMaxReloads = 64;          // of one run: none is forgotten while it lasts
 inline constexpr size_t kMaxReportedLines = 200;   // refusals printed per run; all are in the log
 
 // Whether who handles the call can let it wait for an operator (approvals.h).
@@ -87,9 +89,9 @@ struct Judged {
   uint64_t hold = 0;  // id for settle_* / release, 0 = none
   int error = 0;      // errno for the caller when refused
   uint64_t asks = 0;  // neither: the request that it waits for (Approvals::attach)
-  const kernel::Rule* rule(const kernel::Policy& policy, size_t i) const {
-    return &policy.rules[certificate->rules()[i].rule];
-  }
+  // That the certificate's rules are of; it outlives the call, whatever is loaded meanwhile.
+  const kernel::Policy* policy = nullptr;
+  const kernel::Rule* rule(size_t i) const { return &policy->rules[certificate->rules()[i].rule]; }
 };
 
 // What the tool gate is told: a permit, or why not.
@@ -105,8 +107,12 @@ enum class Report : uint8_t { kText, kJson, kSelfTest };
 
 class Session {
  public:
+  // With `strict` the run observes (Hosting::observed): `decider` allows more, and what `strict`
+  // would have refused is recorded as that. Their policies have the same rules by index, and the
+  // decider's last one accepts every label.
   Session(kernel::Decider decider, kernel::Label initial, Recorder& recorder, LabelView labels,
-          ReaderTable& readers, Channel& channel, TokenLedger& ledger, Report report);
+          ReaderTable& readers, Channel& channel, TokenLedger& ledger, Report report,
+          std::optional<kernel::Decider> strict = std::nullopt);
 
   Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark = {});
@@ -157,10 +163,19 @@ class Session {
   // Nobody said which: the label rises as by a call of our own.
   void take_raise_alone(const kernel::Label& label, const ReaderTable::Request& request);
 
+  // Another policy from now on, or why the old one stays. Compiled before calls wait; the answer is
+  // for how long they did, in nanoseconds. Recorded first. Budgets go on by rule id. What is held
+  // is judged again by the new policy: a connection that it refuses is shut down, a file that it
+  // refuses and that is still open for writing refuses the reload.
+  Result<int64_t> reload(kernel::Policy policy);
+  // Called under the lock with the policy that decides from now on.
+  void on_reload(std::function<void(const kernel::Policy&)> handler);
+
   kernel::Label label() const;
   bool crowded() const { return recorder_.crowded(); }  // see Recorder
   size_t refusals() const;                              // printed so far
-  const kernel::Decider& decider() const { return decider_; }
+  // The present one; like its policy, it stays as it is until the run ends.
+  const kernel::Decider& decider() const { return *decider_.load(); }
   // Called once when the log or the label store has failed: must end the agent.
   void on_fatal(std::function<void(const std::string&)> handler) { fatal_ = std::move(handler); }
   void fatal(const std::string& what) const;
@@ -172,7 +187,19 @@ class Session {
     sandbox::UniqueFd pin;
     kernel::FileIdentity file;
     bool labelled = false;
+    kernel::Effects effect;
     std::function<void()> shut;
+  };
+  // A policy and who decides by it; where it is, it stays.
+  struct Ruling {
+    Ruling(kernel::Policy loaded, const kernel::Decider& before)
+        : policy(std::move(loaded)), decider(policy, before.chain(), before.holder()) {}
+    const kernel::Policy policy;
+    const kernel::Decider decider;
+  };
+  struct Moved {
+    std::vector<kernel::Held> held;
+    std::vector<uint32_t> shut;
   };
 
   using Lock = std::unique_lock<std::mutex>;
@@ -182,10 +209,13 @@ class Session {
                const Mark& mark);
   void prune_dead_files();
   kernel::Verdict decide(const kernel::Call& call);
+  std::optional<kernel::Verdict> strictly(const kernel::Call& call);
   enum class Taken : uint8_t { kYes, kNo, kNever };
   Taken take_meters(const kernel::Certificate& certificate);
   Judged certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                  kernel::Certificate decided);
+  Status can_reload(const kernel::Policy& policy) const;
+  Result<Moved> judge_held(const kernel::Decider& by);
   void rise(const kernel::Label& label, const ReaderTable::Request& request);
   void rise_alone(const kernel::Raise& raise, uint64_t ino, std::string why);
   Status join(Lock& lock, const kernel::FileIdentity& file, const kernel::Label& label);
@@ -196,7 +226,8 @@ class Session {
   bool spelled_out(const kernel::Certificate& certificate, const std::string& path) const;
   std::vector<kernel::FileIdentity> held_files() const;
   void shut(const std::vector<uint32_t>& connections);
-  void keep(Judged& judged, const Hold& hold, const kernel::Call& call);
+  void keep(Judged& judged, const Hold& hold, const kernel::Call& call,
+            const std::optional<kernel::Verdict>& strict);
   void erase_held(size_t index);
   Judged refused(const CallInfo& info, const kernel::Call& call, const kernel::Refusal& refusal,
                  const std::string& intent = {});
@@ -207,17 +238,22 @@ class Session {
   void note_rise(const kernel::Label& to, uint64_t seq, const std::string& by);
   kernel::Instant now() const;
 
-  const kernel::Decider decider_;
+  const kernel::Decider first_;
+  const std::optional<kernel::Decider> strict_;
+  std::atomic<const kernel::Decider*> decider_;
   Recorder& recorder_;
   LabelView labels_;
   ReaderTable& readers_;
   Channel& channel_;
   TokenLedger& ledger_;
   const Report report_;
-  const bool may_ask_;  // the policy has something to ask
+  std::atomic<bool> may_ask_;  // the policy has something to ask
   Approvals* approvals_ = nullptr;
   const int64_t started_ns_;
   std::function<void(const std::string&)> fatal_;
+  std::mutex reload_mutex_;                           // one reload at a time; guards the next two
+  std::vector<std::unique_ptr<const Ruling>> later_;  // by reload
+  std::function<void(const kernel::Policy&)> reloaded_;
   mutable std::mutex mutex_;  // guards all below
   mutable std::condition_variable free_;
   bool joining_ = false;  // a call waits for the label store
@@ -226,8 +262,9 @@ class Session {
   kernel::State state_;
   Lineage lineage_;         // of the label
   Permits permits_;
-  std::vector<Held> held_;  // parallel to state_.held
-  std::vector<std::string> came_in_;  // how each origin did that joined the label
+  std::vector<std::string> came_in_;       // how each origin did that joined the label
+  std::vector<Held> held_;                 // parallel to state_.held
+  std::vector<kernel::Held> strict_held_;  // the same, as strict_ would hold them
   uint64_t next_hold_ = 1;
   size_t reported_ = 0;
   std::set<std::string> reported_once_;

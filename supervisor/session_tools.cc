@@ -54,17 +54,17 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
   };
   const int64_t now_ns = now().boot_ns;
   if (permits_.full(now_ns))
-    return refuse(decider_.constraint(state_, "64 permits wait for their exec; use some first"));
+    return refuse(decider().constraint(state_, "64 permits wait for their exec; use some first"));
   kernel::Verdict verdict = decide(call);
   if (auto* refusal = std::get_if<kernel::Refusal>(&verdict)) return refuse(std::move(*refusal));
   const auto& certificate = std::get<kernel::Certificate>(verdict);
   const auto& exec = std::get<kernel::ExecEffect>(call.effect);
   out.tool = certificate.tool();
-  out.sources = sources_text(decider_.policy(), certificate.tool(), call);
+  out.sources = sources_text(decider().policy(), certificate.tool(), call);
   out.label = certificate.decision_label().text();
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kPermit;
-  record.rule = decider_.policy().rules[certificate.rules()[0].rule].id;
+  record.rule = decider().policy().rules[certificate.rules()[0].rule].id;
   record.origins = out.label;
   record.tool = out.tool;
   record.sources = out.sources;
@@ -125,23 +125,23 @@ std::optional<Permitted> Session::add_taint(const CallInfo& info, const kernel::
   };
   for (int i = 0; i < kMaxRaises; ++i) {
     if (state_.label.covers(taint)) return std::nullopt;
-    auto raised = decider_.raise(state_, taint);
+    auto raised = decider().raise(state_, taint);
     if (std::holds_alternative<kernel::Refusal>(raised)) {
       prune_dead_files();
-      raised = decider_.raise(state_, taint);
+      raised = decider().raise(state_, taint);
     }
     if (auto* refusal = std::get_if<kernel::Refusal>(&raised)) return refuse(std::move(*refusal));
     const auto& raise = std::get<kernel::Raise>(raised);
     const uint64_t decided_on = changes_;
     if (const Status joined = join_held(lock, raise.to); !joined) {
       if (joined.error().code != EBUSY) fatal(joined.error().what);
-      return refuse(decider_.constraint(state_, joined.error().what));
+      return refuse(decider().constraint(state_, joined.error().what));
     }
     if (changes_ != decided_on) continue;
     rise_alone(raise, 0, "the agent says at the tool gate that it has taken this in");
     return std::nullopt;
   }
-  return refuse(decider_.constraint(state_, "other agents change too much meanwhile"));
+  return refuse(decider().constraint(state_, "other agents change too much meanwhile"));
 }
 
 }  // namespace certgate::supervisor

@@ -349,8 +349,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
                     grant.next_seq, &rate);
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
+  std::optional<kernel::Decider> strict;
+  if (hosting.observed != nullptr) strict.emplace(*hosting.observed, chain, grant.run);
   Session session(kernel::Decider(hosting.policy, chain, grant.run), hosting.initial, recorder,
-                  std::move(labels), readers, channel, ledger, hosting.report);
+                  std::move(labels), readers, channel, ledger, hosting.report, std::move(strict));
   session.on_fatal([&box](const std::string& what) {
     print_line("certgate: " + escape(what) + "; the agent was ended");
     kill_sandbox(box.init_pidfd.get());
@@ -373,6 +375,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);
+  session.on_reload([&names](const kernel::Policy& policy) { names.use(policy); });
   Relay relay(io);
   BlockingPool pool(listener);
   OpenCalls opens(trap, pool, bindings, digests);

@@ -32,6 +32,9 @@ struct Hosting {
   const sandbox::Cgroup& cgroup;       // that the spec's entrances lead to
   uint64_t records_per_second = 10000;
   std::string approve_options = {};  // what `certgate approve` needs beside the id
+  // `certgate run --observe`: `policy` allows more than this one, which says what is recorded as
+  // observed (session.h).
+  const kernel::Policy* observed = nullptr;
 };
 
 // Exit statuses of `certgate run` that are not the command's own.

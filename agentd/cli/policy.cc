@@ -1,4 +1,4 @@
-// certgate policy check|show|explain|test|analyze|diff …
+// certgate policy check|show|explain|test|analyze|diff … (the rest is in policy_tools.cc)
 
 #include <fmt/format.h>
 
@@ -8,11 +8,12 @@
 #include <fstream>
 #include <iterator>
 
-#include "agentd/cli/verbs.h"
+#include "agentd/cli/policy_words.h"
 #include "agentd/policy_analysis.h"
 #include "agentd/policy_call.h"
 #include "agentd/policy_diff.h"
 #include "agentd/policy_file.h"
+#include "agentd/policy_layers.h"
 #include "agentd/policy_table.h"
 #include "agentd/policy_text.h"
 #include "supervisor/report.h"
@@ -22,36 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kNo = 1, kUsageError = 2;
 // Patterns need some workspace to stand for @workspace; digests are for this one.
 const PolicyContext kSomewhere{"/workspace", "/home/agent"};
-constexpr const char* kUsage =
-    "usage: certgate policy check FILE|NAME [--json]\n"
-    "       certgate policy show [--effective] FILE|NAME [--workspace DIR]\n"
-    "       certgate policy explain [--policy FILE|NAME] [--workspace DIR] [--label ORIGINS]\n"
-    "                               [--file ORIGINS] -- COMMAND [ARG…]\n"
-    "                               … --read PATH | --write PATH | --connect HOST:PORT\n"
-    "       certgate policy test TABLE…\n"
-    "       certgate policy analyze FILE|NAME\n"
-    "       certgate policy diff BEFORE AFTER\n\n"
-    "check    compiles the policy as `certgate run` would\n"
-    "show     the policy's file; --effective: all that it extends taken in, sets and directories\n"
-    "         written out, each rule under the place it comes from; it compiles to the same "
-    "digest\n"
-    "explain  what the policy says of a call, and every rule that was tried; nothing is run\n"
-    "test     tables of calls and expected verdicts (policies/README.md)\n"
-    "analyze  rules that never decide, that nobody can use, that favour outsiders, that run "
-    "anything\n"
-    "diff     what may now be done, or no longer, each with a call that shows it\n\n"
-    "  --policy FILE|NAME   default: default\n"
-    "  --workspace DIR      what @workspace stands for; show: /workspace, explain: the current "
-    "directory\n"
-    "  --label ORIGINS      the agent's label, like operator,web:page.test; default: "
-    "operator,user\n"
-    "  --file ORIGINS       the label of the file; default: its zone's\n\n"
-    "Exit status: 0 valid, allowed, as expected, nothing wrong or nothing different; 1 not;\n"
-    "2 wrong usage.\n";
-
 std::string hex(const kernel::Digest& digest) {
   std::string out;
   for (const uint8_t b : digest) out += fmt::format("{:02x}", b);
@@ -67,59 +40,6 @@ std::string json_text(const std::string& text) {
   return out + "\"";
 }
 
-// Words and options of one verb: every option has a value but --json and --effective.
-struct Words {
-  std::vector<std::string> plain, command;
-  std::vector<std::pair<std::string, std::string>> options;
-  std::vector<std::string> flags;
-
-  bool flag(const std::string& name) const {
-    return std::find(flags.begin(), flags.end(), name) != flags.end();
-  }
-  std::string option(const std::string& name, const std::string& otherwise = "") const {
-    for (const auto& [key, value] : options) {
-      if (key == name) return value;
-    }
-    return otherwise;
-  }
-};
-
-Result<Words> parse(const Args& args, const std::vector<std::string>& known) {
-  Words out;
-  for (size_t i = 1; i < args.size(); ++i) {
-    const size_t equals = args[i].find('=');
-    const std::string name = args[i].substr(0, equals);
-    if (args[i] == "--") {
-      out.command.assign(args.begin() + static_cast<std::ptrdiff_t>(i) + 1, args.end());
-      break;
-    }
-    if (!args[i].starts_with("--")) {
-      out.plain.push_back(args[i]);
-    } else if (std::find(known.begin(), known.end(), name) == known.end()) {
-      return fail("no such option here: " + args[i]);
-    } else if (args[i] == "--json" || args[i] == "--effective") {
-      out.flags.push_back(name);
-    } else if (equals != std::string::npos) {
-      out.options.emplace_back(name, args[i].substr(equals + 1));
-    } else if (i + 1 < args.size()) {
-      out.options.emplace_back(name, args[++i]);
-    } else {
-      return fail(name + " needs a value");
-    }
-  }
-  return out;
-}
-
-int usage_error(const std::string& what) {
-  fmt::print(stderr, "certgate: {}\n{}", escape(what), kUsage);
-  return kUsageError;
-}
-
-int trouble(const Error& error) {
-  fmt::print(stderr, "certgate: {}\n", escape(error.what));
-  return kNo;
-}
-
 // What `run` would make of a directory: absolute, without symlinks.
 Result<std::string> directory(const std::string& path) {
   std::error_code error;
@@ -130,11 +50,22 @@ Result<std::string> directory(const std::string& path) {
 }
 
 int check(const Args& args) {
-  const auto words = parse(args, {"--json"});
+  const auto words = parse_words(args, {"--json", "--workspace", "--admin-policy"});
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 1) return usage_error("check takes one policy");
+  PolicyContext context = kSomewhere;
+  if (const std::string asked = words->option("--workspace"); !asked.empty()) {
+    const auto real = directory(asked);
+    if (!real) return trouble(real.error());
+    context.workspace = *real;
+  }
+  const bool layered = words->has("--workspace") || words->has("--admin-policy");
   auto file = find_policy(words->plain[0]);
-  auto policy = file ? load_policy(*file, kSomewhere) : Result<CompiledPolicy>(file.error());
+  auto policy = file ? load_policy(*file, context) : Result<CompiledPolicy>(file.error());
+  if (policy && layered) {
+    if (auto added = add_layers(*policy, layers(*words, *file), context); !added)
+      policy = added.error();
+  }
   if (!policy && words->flag("--json")) {
     fmt::print("{{\"ok\":false,\"error\":{}}}\n", json_text(policy.error().what));
     return kNo;
@@ -146,14 +77,21 @@ int check(const Args& args) {
                json_text(policy->policy.name), policy->policy.rules.size(),
                policy->policy.zones.size(), digest);
   } else {
-    fmt::print("{}: ok, {} rules, {} zones, sha256 {} (for workspace /workspace)\n", escape(*file),
-               policy->policy.rules.size(), policy->policy.zones.size(), digest);
+    fmt::print("{}: ok, {} rules, {} zones, sha256 {} (for workspace {})\n", escape(*file),
+               policy->policy.rules.size(), policy->policy.zones.size(), digest,
+               escape(context.workspace));
+    for (size_t i = 1; i < policy->layer_files.size(); ++i) {
+      if (!policy->layer_files[i].empty())
+        fmt::print("layer {}: {}\n", kernel::layer_text(i), escape(policy->layer_files[i]));
+    }
+    for (const std::string& note : layer_notes(policy->policy))
+      fmt::print("note  {}\n", escape(note));
   }
   return 0;
 }
 
 int show(const Args& args) {
-  const auto words = parse(args, {"--workspace", "--effective"});
+  const auto words = parse_words(args, {"--workspace", "--effective", "--admin-policy"});
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 1) return usage_error("show takes one policy");
   const PolicyContext context{words->option("--workspace", "/workspace"), "/home/agent"};
@@ -171,6 +109,10 @@ int show(const Args& args) {
   fmt::print("# {}, for workspace {} and home {}; sha256 {}\n{}", escape(*file),
              escape(context.workspace), context.home, hex(compiled->policy.digest()),
              effective_text(*compiled));
+  CompiledPolicy all = *compiled;
+  if (auto added = add_layers(all, layers(*words, *file), context); !added)
+    return trouble(added.error());
+  if (all.layer_files.size() > 1) fmt::print("{}", layers_text(all));
   return 0;
 }
 
@@ -202,16 +144,16 @@ Result<AskedCall> asked_call(const Words& words, const std::string& workspace) {
 }
 
 int explain(const Args& args) {
-  const auto words = parse(
-      args, {"--policy", "--workspace", "--label", "--file", "--read", "--write", "--connect"});
+  const auto words =
+      parse_words(args, {"--policy", "--workspace", "--label", "--file", "--read", "--write",
+                         "--connect", "--admin-policy", "--record", "--state"});
   if (!words) return usage_error(words.error().what);
   if (!words->plain.empty()) return usage_error("the command comes after --");
+  if (words->has("--record")) return explain_record(*words);
   const auto workspace = directory(words->option("--workspace", "."));
   if (!workspace) return trouble(workspace.error());
   const PolicyContext context{*workspace, "/home/agent"};
-  const auto file = find_policy(words->option("--policy", "default"));
-  if (!file) return trouble(file.error());
-  const auto compiled = load_policy(*file, context);
+  const auto compiled = load_layers(layers(*words, words->option("--policy", "default")), context);
   if (!compiled) return trouble(compiled.error());
   const auto asked = asked_call(*words, *workspace);
   if (!asked) return usage_error(asked.error().what);
@@ -222,7 +164,7 @@ int explain(const Args& args) {
 }
 
 int test(const Args& args) {
-  const auto words = parse(args, {});
+  const auto words = parse_words(args, {});
   if (!words) return usage_error(words.error().what);
   if (words->plain.empty()) return usage_error("test takes tables");
   size_t passed = 0, failed = 0;
@@ -247,7 +189,7 @@ Result<CompiledPolicy> load(const std::string& name) {
 }
 
 int analyze_one(const Args& args) {
-  const auto words = parse(args, {});
+  const auto words = parse_words(args, {});
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 1) return usage_error("analyze takes one policy");
   const auto compiled = load(words->plain[0]);
@@ -264,7 +206,7 @@ int analyze_one(const Args& args) {
 }
 
 int diff(const Args& args) {
-  const auto words = parse(args, {});
+  const auto words = parse_words(args, {});
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 2) return usage_error("diff takes two policies");
   const auto before = load(words->plain[0]), after = load(words->plain[1]);
@@ -286,20 +228,23 @@ struct Command {
   const char* name;
   int (*run)(const Args& args);
 };
-constexpr Command kCommands[] = {{"check", check}, {"show", show},           {"explain", explain},
-                                 {"test", test},   {"analyze", analyze_one}, {"diff", diff}};
+constexpr Command kCommands[] = {{"check", check},         {"show", show},
+                                 {"explain", explain},     {"test", test},
+                                 {"analyze", analyze_one}, {"diff", diff},
+                                 {"learn", learn},         {"import", import_settings},
+                                 {"pack", pack},           {"verify", verify_bundle}};
 
 }  // namespace
 
 int policy_main(const Args& args) {
   if (!args.empty() && (args[0] == "--help" || args[0] == "-h")) {
-    std::fputs(kUsage, stdout);
+    std::fputs(kPolicyUsage, stdout);
     return 0;
   }
   for (const Command& command : kCommands) {
     if (!args.empty() && args[0] == command.name) return command.run(args);
   }
-  std::fputs(kUsage, stderr);
+  std::fputs(kPolicyUsage, stderr);
   return kUsageError;
 }
 

@@ -36,6 +36,13 @@ constexpr const char* kUsage =
     "Hosts COMMAND as an agent: in a sandbox, every exec, open and connect judged by the "
     "policy.\n\n"
     "  --policy FILE|NAME   policy file, or one of the catalogue (default: default)\n"
+    "  --admin-policy FILE  a policy that narrows it (policies/README.md), where the machine has\n"
+    "                       none in /etc/certgate/policy.toml\n"
+    "  --require-signed PUB only a policy that this key has signed (certgate policy pack); always "
+    "so\n"
+    "                       for the keys in trusted-policy-keys of the state directory\n"
+    "  --observe            only look on: what the policy would refuse is allowed and recorded as\n"
+    "                       observed (certgate policy learn); what it forbids stays refused\n"
     "  --workspace DIR      the directory the agent works in (default: the current one)\n"
     "  --state DIR          key and log (default: $XDG_STATE_HOME/certgate; root: "
     "/var/lib/certgate)\n"
@@ -84,6 +91,12 @@ Status parse(const Args& args, RunOptions& options) {
     if (arg == "--help" || arg == "-h") return fail("");
     if (name == "--policy") {
       CG_CHECK(value(options.policy));
+    } else if (name == "--admin-policy") {
+      CG_CHECK(value(options.admin_policy.emplace()));
+    } else if (name == "--require-signed") {
+      CG_CHECK(value(options.require_signed));
+    } else if (arg == "--observe") {
+      options.observe = true;
     } else if (name == "--workspace") {
       CG_CHECK(value(options.workspace));
     } else if (name == "--state") {
@@ -169,7 +182,8 @@ Status become(const RunPlan& plan) {
       options.timeout_ns,
       cgroup,
       plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond),
-      options.state.empty() ? "" : " --state " + shell_word(plan.state_dir)};
+      options.state.empty() ? "" : " --state " + shell_word(plan.state_dir),
+      plan.strict ? &*plan.strict : nullptr};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
   if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);
@@ -222,6 +236,9 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   CG_TRY(request.token, read_token(options));
   request.initial_label = plan.initial.text();
   request.given = plan.given;
+  request.workspace = plan.spec.workspace;
+  request.home = plan.spec.home;
+  request.observing = plan.strict.has_value();
   CG_TRY(Run run, authority.begin(request));
   // It may be gone already, when the sandbox could not be built; serve() finds that out.
   const Status granted = supervisor::send_grant(channel, run.grant);
@@ -256,6 +273,11 @@ int run_main(const Args& args) {
   auto plan = make_run_plan(options);
   if (!plan) return trouble(plan.error().what);
 
+  if (plan->strict) {
+    supervisor::print_line(
+        "certgate: OBSERVING: what the policy would refuse is ALLOWED and recorded as observed; "
+        "what it forbids and what a token does not carry stay refused");
+  }
   auto limits = impose(plan->policy.limits, plan->spec);
   if (!limits) return trouble(limits.error().what);
   for (const std::string& line : limits->weaker) supervisor::print_line(line);

@@ -309,6 +309,63 @@ put("toml", "malformed-header", "[/")
 put("toml", "deep-arrays", "name = " + "[" * 200 + "]" * 200)
 put("toml", "control-characters", 'name = "\\u001b[31m\\u0000"\n')
 
+# ---- canonical policies
+
+
+def rule_form(number=1, layer=None, **changes):
+    """A rule in its canonical form, keys by number."""
+    form = {1: f"r{number}", 2: "w", 3: 1, 4: [1, 2], 5: ["/ws/**", "@private"], 6: [], 7: [], 8: ["operator", "web:*"], 9: "", 10: 0, 11: 0, 12: 0}
+    if layer is not None:
+        form[13] = layer
+    form.update({int(key[1:]): value for key, value in changes.items()})
+    return form
+
+
+def policy_form(*rules, zones=()):
+    return cbor({1: "p", 2: [list(z) for z in zones], 3: list(rules)})
+
+
+ENDPOINTS = [["a.test:443", "127.0.0.1:80"], ["*.b.test:1-9", ""], ["[::1]:*", ""], ["udp:c.test:53", ""], ["unix:/run/s", ""]]
+put("policy_form", "two-layers", policy_form(rule_form(1), rule_form(2, layer=1, k3=0, k8=[]), zones=[("z", "/z/**", "file:z")]))
+put("policy_form", "endpoints", policy_form(rule_form(1, k4=[3], k5=[], k7=ENDPOINTS, k9="tool", k10=5, k11=7, k12=1)))
+put("policy_form", "argv", policy_form(rule_form(1, k4=[0], k5=["/usr/bin/git"], k6=[["git", "push", "**"], ["git"]])))
+put("policy_form", "layer-zero-said", policy_form(rule_form(1, layer=0)))
+put("policy_form", "layer-beyond", policy_form(rule_form(1, layer=3)))
+put("policy_form", "via-in-a-lower-layer", policy_form(rule_form(1, layer=1, k4=[3], k5=[], k7=ENDPOINTS[:1])))
+put("policy_form", "unknown-key", cbor({1: "p", 2: [], 3: [], 4: 1}))
+put("policy_form", "origins-not-sorted", policy_form(rule_form(1, k8=["web:*", "operator"])))
+put("policy_form", "many-rules-announced", b"\xa3\x01\x61p\x02\x80\x03\x9a\xff\xff\xff\xff")
+put("policy_form", "same-id-twice", policy_form(rule_form(1), rule_form(1)))
+
+FORM = policy_form(rule_form(1, k5=["/@workspace/**"]))
+SANDBOX = [["/opt"], 1, [["~/.netrc", "/@home/.netrc", "~/.netrc"]], ["TOKEN"], [["A", "/@home/x"]]]
+BUNDLE = {1: 1, 2: FORM, 3: SANDBOX, 4: [1 << 29, 0, 1500, 0, 0, 0], 5: [["p.toml", "name = \"p\"\n"]]}
+put("bundle_payload", "whole", cbor(BUNDLE))
+put("bundle_payload", "version-two", cbor({**BUNDLE, 1: 2}))
+put("bundle_payload", "home-file-outside-the-home", cbor({**BUNDLE, 3: [[], 0, [["/etc/shadow", "/etc/x", "x"]], [], []]}))
+put("bundle_payload", "variable-with-equals", cbor({**BUNDLE, 3: [[], 0, [], ["A=B"], []]}))
+put("bundle_payload", "limits-short", cbor({**BUNDLE, 4: [1]}))
+put("bundle_payload", "lower-layer", cbor({**BUNDLE, 2: policy_form(rule_form(1, layer=1, k3=0, k8=[]))}))
+put("bundle_payload", "bytes-after", cbor(BUNDLE) + b"\0")
+
+# ---- other tools' settings
+
+SRT = '{"network": {"allowedDomains": ["a.test", "*.b.test", "*", "10.0.0.1", "::1"], "deniedDomains": ["c.test"], "allowUnixSockets": ["/run/x", "~/y"]},' \
+      ' "filesystem": {"denyRead": ["~/.ssh", "**/.env", "/a/[b]"], "allowWrite": [".", "/tmp", "src/", ".."], "denyWrite": [".env"]}}'
+CLAUDE = '{"permissions": {"allow": ["Bash", "Bash(git push:*)", "Bash(npm run *)", "Edit(//etc/x)", "Read(.env)", "WebFetch(domain:a.test)", "mcp__x__y"],' \
+         ' "ask": ["Bash(rm:*)"], "deny": ["Bash(a;b)", "Write(/src/**)", "Bash(\\u0007)"], "defaultMode": "plan"}, "env": {"A": "b\\n", "=": ""}, // c\n}'
+CODEX = 'default_permissions = "p"\n[permissions.p]\nextends = ":workspace"\n[permissions.p.filesystem]\n":minimal" = "read"\n"~/x" = "write"\n"/k/**" = "deny"\n' \
+        '[permissions.p.filesystem.":project_roots"]\n"." = "write"\n".env" = "none"\n[permissions.p.network]\nenabled = true\ndomains = { "a.test" = "allow", "**" = "deny" }\n'
+put("settings", "sandbox-runtime", b"\x00" + SRT.encode())
+put("settings", "claude-code", b"\x01" + CLAUDE.encode())
+put("settings", "codex-profile", b"\x02" + CODEX.encode())
+put("settings", "codex-mode", b'\x02sandbox_mode = "workspace-write"\n[sandbox_workspace_write]\nwritable_roots = ["/a", "b"]\nnetwork_access = true\n')
+put("settings", "codex-extends-itself", b'\x02default_permissions = "p"\n[permissions.p]\nextends = "p"\n')
+put("settings", "wrong-types", b'\x00{"network": [], "filesystem": 1}')
+put("settings", "long-strings", b'\x00{"filesystem": {"allowWrite": ["' + b"a" * 5000 + b'"], "denyWrite": ["' + b"/b" * 3000 + b'"]}}')
+put("settings", "long-list", b'\x00{"filesystem": {"denyWrite": [' + b",".join(b'"%d"' % i for i in range(4200)) + b"]}}")
+put("settings", "deep", b"\x01" + b'{"a":' * 40 + b"1" + b"}" * 40)
+
 # ---- executables
 
 
