@@ -43,6 +43,8 @@ Status record_admin(LogStore& log, const AdminAct& act) {
   done.count = act.count;
   done.grade = act.grade;
   done.digest = act.digest;
+  done.argument = act.argument;
+  done.why = act.why;
   kernel::Record stop = next(done, kernel::RecordKind::kStop);
   stop.count = done.seq;
   CG_TRY(SegmentFile segment, log.create_segment(start.run));

@@ -20,9 +20,11 @@ struct AdminAct {
   kernel::RecordKind kind = kernel::RecordKind::kToken;
   std::string object;                // token, approval: its envelope
   std::string token;                 // id
-  uint64_t count = 0;                // epoch: the new one
+  uint64_t count = 0;                // epoch: the new one; pruned: the first record that is kept
   std::string grade = {};            // approval: approved or denied
   std::vector<uint8_t> digest = {};  // approval: of the action
+  std::string argument = {};         // erased: the blob's name
+  std::string why = {};              // erased, pruned
 };
 
 Status record_admin(LogStore& log, const AdminAct& act);

@@ -1,4 +1,5 @@
 // The words of `certgate audit why`.
+#include <algorithm>
 #include <cstring>
 #include <ostream>
 
@@ -89,12 +90,39 @@ void print_origin(const Explanation& why, Lines& lines) {
   }
 }
 
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> out;
+  for (size_t at = 0, end = 0; at <= text.size(); at = end + 1) {
+    end = std::min(text.find('\0', at), text.size());
+    out.push_back(text.substr(at, end - at));
+  }
+  return out;
+}
+
+// What was kept out of the record, except what already stands in its place. A list is joined by
+// NUL.
+void print_kept_out(const Explanation& why, Lines& lines) {
+  for (const KeptOut& kept : why.kept_out) {
+    if (!kept.name.starts_with("env")) {
+      lines.add("kept out", kept.name + (kept.value ? "" : ": erased"));
+      continue;
+    }
+    for (const std::string& one : split_list(kept.value.value_or(kErasedText)))
+      lines.add(kept.name.c_str(), one);
+  }
+}
+
 void print_text(const Explanation& why, std::ostream& out) {
   const Record& r = why.record;
   out << escape(r.id()) << ": " << record_kind_text(r.kind) << '\n';
   Lines lines(out);
   lines.add("agent", r.run + (why.command.empty() ? "" : ": " + why.command));
   lines.add("time", rfc3339(r.wall_ns));
+  if (r.started != 0) {
+    lines.add("process", std::to_string(r.pid) + ", started at tick " + std::to_string(r.started) +
+                             ", child of " + std::to_string(r.parent));
+  }
+  if (r.exec != 0) lines.add("image", "started by " + r.run + '-' + std::to_string(r.exec));
   lines.add("attempt", r.call.empty() ? r.object : r.call + ' ' + r.object);
   lines.add(r.kind == RecordKind::kStart ? "workspace" : "asked as", r.asked);
   for (size_t i = 0; i < r.argv.size(); ++i)
@@ -104,6 +132,7 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("permit", r.permit);
   if (r.kind == RecordKind::kGiven) lines.add("sha256", hex_of(r.sha256));
   lines.add("intent", r.intent.empty() ? "" : r.intent + " (the agent's own words)");
+  print_kept_out(why, lines);
   lines.add("verdict", verdict_text(r));
   lines.add("rule", r.rule + (r.why.empty() ? "" : (r.rule.empty() ? "" : ": ") + r.why));
   lines.add("reason", r.reason);
@@ -163,6 +192,12 @@ void print_json(const Explanation& why, std::ostream& out) {
   object.text("intent", r.intent).text("sha256", hex_of(r.sha256));
   if (why.raised_by) object.object("came_in_by", step_json(*why.raised_by));
   if (why.wrote) object.object("written_by", step_json(*why.wrote));
+  std::vector<std::string> kept_out, erased;
+  for (const KeptOut& kept : why.kept_out) (kept.value ? kept_out : erased).push_back(kept.name);
+  object.list("kept_out", kept_out).list("erased", erased);
+  for (const KeptOut& kept : why.kept_out) {
+    if (kept.name == "env" && kept.value) object.list("env", split_list(*kept.value));
+  }
   if (why.index) object.number("index", *why.index);
   out << object.str() << '\n';
 }

@@ -40,6 +40,12 @@ Result<std::map<std::string, uint32_t>> outcome_errors(const LogSnapshot& log) {
   return errors;
 }
 
+// Records about the keeping of the log, not about a call.
+bool tells_of_the_log(RecordKind kind) {
+  return kind == RecordKind::kHalt || kind == RecordKind::kThrottle ||
+         kind == RecordKind::kErased || kind == RecordKind::kPruned;
+}
+
 JsonObject json_line(const Record& r, uint32_t error) {
   JsonObject line;
   line.text("id", r.id())
@@ -62,6 +68,14 @@ JsonObject json_line(const Record& r, uint32_t error) {
   if (!r.sources.empty()) line.text("sources", r.sources);
   if (!r.permit.empty()) line.text("permit", r.permit);
   if (!r.intent.empty()) line.text("intent", r.intent);
+  if (r.pid != 0) line.number("pid", r.pid);
+  if (r.started != 0) line.number("started", r.started).number("parent", r.parent);
+  if (r.exec != 0) line.text("exec", r.run + '-' + std::to_string(r.exec));
+  if (tells_of_the_log(r.kind)) {
+    if (r.ref != 0) line.text("of", r.run + '-' + std::to_string(r.ref));
+    line.text("why", r.why).number("count", r.count).text("argument", r.argument);
+    if (r.since != 0) line.number("since_boot_ns", static_cast<uint64_t>(r.since));
+  }
   return line;
 }
 
@@ -89,6 +103,7 @@ std::string text_line(const Record& r, uint32_t error) {
   if (r.kind == RecordKind::kOutcome || (r.kind == RecordKind::kApproval && r.ref != 0))
     line += "  of=" + about;
   if (verdict_of(r)[0] != '\0' && r.ref != 0) line += "  approval=" + about;
+  if (tells_of_the_log(r.kind)) add("", r.why);
   return line;
 }
 
@@ -168,8 +183,9 @@ bool label_has(std::string_view label, std::string_view origin) {
 
 Status list_records(const LogSnapshot& log, Format format, std::ostream& out) {
   CG_TRY(const auto errors, outcome_errors(log));
+  BlobStore blobs(log.dir());
   return log.each([&](const LogEntry& entry) -> Status {
-    const Record& r = entry.record;
+    CG_TRY(const Record r, blobs.shown(entry.record));
     // Nothing that the agent did: its program had not been started.
     if (r.kind == RecordKind::kRefusal && r.grade == kernel::kSelfTestGrade) return ok();
     uint32_t error = r.error;
@@ -228,13 +244,15 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
   why.index = entry.index;
   const Record& subject = why.record;
   why.origin = subject.culprit;
+  BlobStore blobs(log.dir());
   bool before = true;  // the records that came before the subject, over all runs
-  CG_CHECK(log.each([&](const LogEntry& other) {
+  CG_CHECK(log.each([&](const LogEntry& other) -> Status {
     const Record& r = other.record;
     const bool same_run = r.run == subject.run;
     if (same_run && r.seq == subject.seq) before = false;
     if (same_run && r.kind == RecordKind::kStart) {
-      why.command = r.object;
+      CG_TRY(const Record start, blobs.shown(r));
+      why.command = start.object;
       why.from_start = label_has(r.origins, why.origin) || label_has(r.raised, why.origin);
     }
     if (same_run && r.kind == RecordKind::kOutcome && r.ref == subject.seq) why.outcome = r;
@@ -244,7 +262,7 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
       why.raised_by = r;
     if (raise) return ok();
     // A creation names the inode of its directory: the path counts too.
-    const bool same_object = r.object == subject.object || (r.ino != 0 && r.ino == subject.ino);
+    const bool same_object = (r.object == subject.object && !r.object.empty()) || (r.ino != 0 && r.ino == subject.ino);
     if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin))
       why.wrote = r;
     return ok();
@@ -252,6 +270,8 @@ Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
   if (why.raised_by) why.from_start = false;
   if (why.raised_by && why.raised_by->kind == RecordKind::kRaise)
     CG_CHECK(find_writer(log, *why.raised_by, why.wrote));
+  CG_TRY(why.kept_out, blobs.values(why.record));
+  CG_TRY(why.record, blobs.shown(std::move(why.record)));
   return why;
 }
 

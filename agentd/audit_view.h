@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "agentd/blob_store.h"
 #include "agentd/log_snapshot.h"
 #include "kernel/record.h"
 #include "kernel/result.h"
@@ -45,7 +46,8 @@ bool label_has(std::string_view label, std::string_view origin);  // "web:*" has
 Status list_records(const LogSnapshot& log, Format format, std::ostream& out);
 
 struct Explanation {
-  kernel::Record record;
+  kernel::Record record;  // with what was kept out of it in its place
+  std::vector<KeptOut> kept_out;
   std::optional<uint64_t> index;            // in the sealed log
   std::string command;                      // command line of the run
   std::optional<kernel::Record> outcome;    // of a certificate

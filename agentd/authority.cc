@@ -19,9 +19,11 @@
 #include "agentd/label_store.h"
 #include "agentd/log_store.h"
 #include "agentd/recorded_policy.h"
+#include "agentd/state_dir.h"
 #include "agentd/token_make.h"
 #include "agentd/token_store.h"
 #include "kernel/frame.h"
+#include "supervisor/blob_file.h"
 
 namespace certgate::agentd {
 namespace {
@@ -128,7 +130,9 @@ class Service {
     timer_.expires_after(kSealEvery);
     timer_.async_wait([this](error_code e) {
       if (e) return;
-      if (auto sealed = log_.seal(tail_); !sealed) return stop(sealed.error());
+      // A full disk stops the agent, not the sealing: it is tried again.
+      if (auto sealed = log_.seal(tail_); !sealed && !disk_full(sealed.error()))
+        return stop(sealed.error());
       wait_timer();
     });
   }
@@ -144,6 +148,17 @@ class Service {
   ApprovalDesk desk_;
   std::optional<Error> result_;
 };
+
+// The command line is the operator's, and may hold what his policy keeps out.
+Status keep_out(const SegmentFile& segment, const supervisor::Redaction& redaction,
+                kernel::Record& record) {
+  supervisor::BlobFile blobs(sandbox::UniqueFd(::fcntl(segment.blobs.get(), F_DUPFD_CLOEXEC, 0)));
+  for (const supervisor::Hidden& hidden : redaction.hide(record, nullptr)) {
+    CG_TRY(const std::vector<std::string> entries, blobs.add(hidden.name, hidden.value));
+    record.blobs.insert(record.blobs.end(), entries.begin(), entries.end());
+  }
+  return ok();
+}
 
 }  // namespace
 
@@ -245,8 +260,10 @@ Result<Run> Authority::begin(const RunRequest& request) {
   record.argument = request.home;
   if (request.observing) record.grade = kernel::kObservedGrade;
   record.digest.assign(request.policy_digest.begin(), request.policy_digest.end());
+  CG_CHECK(keep_out(segment, request.redaction, record));
   CG_CHECK(append_record(segment.append.get(), record));
   record.kind = kernel::RecordKind::kToken;
+  record.blobs.clear();
   record.origins.clear();
   record.digest.clear();
   record.asked.clear();
@@ -290,6 +307,7 @@ Result<Run> Authority::begin(const RunRequest& request) {
   sandbox::UniqueFd ours(line[0]);
   CG_TRY(Control control, Control::make(impl_->log.dir_fd(), run.id));
   impl_->operators.emplace(Operators{std::move(control), std::move(ours), run.id});
+  run.grant.blobs = std::move(segment.blobs);
   CG_TRY(run.grant.label_table, impl_->labels.table_for_reading());
   CG_TRY(run.grant.label_names, impl_->labels.names_for_reading());
   const AsUser user(impl_->label_uid, impl_->label_gid);

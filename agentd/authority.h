@@ -20,6 +20,7 @@
 #include "kernel/result.h"
 #include "kernel/token.h"
 #include "supervisor/channel.h"
+#include "supervisor/redaction.h"
 
 namespace certgate::agentd {
 
@@ -46,6 +47,7 @@ struct RunRequest {
   std::vector<kernel::Record> given;  // kGiven: object, tool, sha256; recorded at the start
   std::string workspace, home;        // inside, for whoever reads the log
   bool observing = false;             // the policy only looks on
+  supervisor::Redaction redaction = {};
   int64_t ttl_ns = 24ll * 3600 * 1000000000;
 };
 
@@ -67,6 +69,7 @@ class Authority {
   // closed and the supervisor (pidfd) has ended. An error means the log or the labels cannot be
   // kept: the caller must end the agent.
   Status serve(int channel, int supervisor_pidfd);
+  // disk_full(): the last records are whole and wait in their segment for the next open().
   Status finish();
 
  private:

@@ -52,7 +52,21 @@ Status LogSnapshot::read_moment() {
   }
   CG_CHECK(read_tree("log", 0));
   std::sort(paths_.begin(), paths_.end());
+  find_first_bundle();
   return read_segments();
+}
+
+// Only full bundles that are followed by others are ever pruned: the last one always is there.
+void LogSnapshot::find_first_bundle() {
+  const Result<Checkpoint> at = checkpoint();
+  if (!at) return;
+  const uint64_t full = level_shape(kEntriesLevel, at->size).full;
+  const auto missing = [this](uint64_t i) {
+    const std::string path = tile_path(kEntriesLevel, i, kTileWidth);
+    return !std::binary_search(paths_.begin(), paths_.end(), path);
+  };
+  if (full > paths_.size() * kTileWidth) return;  // no log of ours has so few hash tiles
+  while (first_bundle_ < full && missing(first_bundle_)) ++first_bundle_;
 }
 
 Status LogSnapshot::read_tree(const std::string& directory, size_t depth) {
@@ -132,7 +146,7 @@ Status LogSnapshot::each(const std::function<Status(const LogEntry&)>& visit) co
   std::map<std::string, uint64_t> sealed_seq;  // of the runs that still have a segment
   for (const Segment& segment : segments_) sealed_seq[segment.run] = 0;
   const LevelShape shape = level_shape(kEntriesLevel, at.size);
-  for (uint64_t index = 0; index < shape.full + (shape.width > 0 ? 1 : 0); ++index) {
+  for (uint64_t index = first_bundle_; index < shape.full + (shape.width > 0 ? 1 : 0); ++index) {
     const size_t width = index < shape.full ? kTileWidth : shape.width;
     const std::string path = tile_path(kEntriesLevel, index, width);
     CG_TRY(const std::string bundle, tile(kEntriesLevel, index, width));

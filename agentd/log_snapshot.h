@@ -36,6 +36,7 @@ class LogSnapshot {
 
   static Result<LogSnapshot> open(const std::string& state_dir);
 
+  int dir() const { return dir_.get(); }  // the state directory
   // key.pub, checkpoint.last, log/checkpoint as they were; none when missing.
   const std::optional<std::string>& key_line() const { return key_line_; }
   const std::optional<std::string>& last() const { return last_; }
@@ -45,6 +46,8 @@ class LogSnapshot {
   bool has_segments() const { return has_segments_; }  // the directory is there (not a bare copy)
   const std::vector<Segment>& segments() const { return segments_; }
 
+  // The first bundle that is there: those before it were pruned (or are missing: see verify_log).
+  uint64_t first_bundle() const { return first_bundle_; }
   // A tile or bundle; Error::code ENOENT when it is missing.
   Result<std::string> tile(unsigned level, uint64_t index, size_t width) const;
   // The log's key and its checkpoint, signature verified.
@@ -56,6 +59,7 @@ class LogSnapshot {
  private:
   Status read_moment();
   Status read_tree(const std::string& directory, size_t depth);
+  void find_first_bundle();
   Status read_segments();
   Status each_unsealed(const Segment& segment, uint64_t sealed_seq,
                        const std::function<Status(const LogEntry&)>& visit) const;
@@ -66,6 +70,7 @@ class LogSnapshot {
   std::map<std::string, std::string> partial_;
   std::vector<Segment> segments_;
   bool has_segments_ = false;
+  uint64_t first_bundle_ = 0;
 };
 
 }  // namespace certgate::agentd

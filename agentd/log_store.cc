@@ -13,6 +13,7 @@
 
 #include "agentd/sealed_log.h"
 #include "kernel/frame.h"
+#include "supervisor/log_room.h"
 
 namespace certgate::agentd {
 namespace {
@@ -32,6 +33,7 @@ int64_t now_ns(clockid_t clock) {
   return int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
 }
 
+std::string blobs_path(const std::string& run) { return "segments/" + run + ".blobs"; }
 std::string segment_path(const std::string& run) { return "segments/" + run + kSuffix; }
 
 bool is_run_id(std::string_view run) {
@@ -81,6 +83,14 @@ Status accept_record(const Record& record, const std::string& run, const Batch& 
   return ok();
 }
 
+// What the supervisor will keep reserved (supervisor/log_room.h): a run must not start without it.
+Status make_room(int segment, const std::string& name) {
+  supervisor::LogRoom room(segment, 0);
+  const auto change = room.keep(0);
+  if (!change) return change.error();
+  return *change == supervisor::LogRoom::Change::kFull ? Status(disk_error(name, ENOSPC)) : ok();
+}
+
 bool ends_run(RecordKind kind) { return kind == RecordKind::kStop || kind == RecordKind::kGap; }
 
 }  // namespace
@@ -103,6 +113,8 @@ Status append_record(int segment, const Record& record) {
 struct LogStore::Impl {
   explicit Impl(SealedLog opened) : log(std::move(opened)) {}
 
+  Status open_blobs(SegmentTail& tail) const;
+  Status keep_blobs(SegmentTail& tail);
   Result<Batch> next_batch(const SegmentTail& tail, uint64_t end);
   // Seals up to the present end of the segment; `damage` says why it stopped early, if it did.
   Result<size_t> seal_some(SegmentTail& tail, std::string& damage);
@@ -113,6 +125,31 @@ struct LogStore::Impl {
 
   SealedLog log;
 };
+
+Status LogStore::Impl::open_blobs(SegmentTail& tail) const {
+  const std::string path = blobs_path(tail.run_);
+  tail.blobs_ =
+      UniqueFd(::openat(log.dir(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!tail.blobs_ && errno != ENOENT) return disk_error(path, errno);
+  return ok();
+}
+
+// They outlive the segment, under the run's name, until they are erased or pruned.
+Status LogStore::Impl::keep_blobs(SegmentTail& tail) {
+  if (!tail.blobs_) return ok();
+  const std::string path = blobs_path(tail.run_);
+  CG_TRY(const uint64_t size, size_of(tail.blobs_.get(), path));
+  if (size == 0) {
+    CG_CHECK(remove_entry(log.dir(), path, false));
+  } else {
+    const std::string kept = "blobs/" + tail.run_;
+    if (::renameat(log.dir(), path.c_str(), log.dir(), kept.c_str()) != 0)
+      return disk_error(path, errno);
+    CG_CHECK(sync_dir(log.dir(), "blobs"));
+  }
+  tail.blobs_.reset();
+  return ok();
+}
 
 Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) {
   const std::string name = segment_path(tail.run_);
@@ -155,7 +192,9 @@ Result<size_t> LogStore::Impl::seal_some(SegmentTail& tail, std::string& damage)
     damage = batch.damage;
     if (batch.entries.empty()) break;
     // Never sign what is not durable: the segment first.
-    if (::fdatasync(tail.fd_.get()) != 0) return disk_error(name, errno);
+    if (::fdatasync(tail.fd_.get()) != 0) return sync_error(name, errno);
+    if (tail.blobs_ && ::fdatasync(tail.blobs_.get()) != 0)
+      return sync_error(blobs_path(tail.run_), errno);
     CG_CHECK(log.append(batch.entries));
     tail.offset_ += batch.consumed;
     tail.next_seq_ = batch.next_seq;
@@ -190,6 +229,7 @@ Status LogStore::Impl::finish(SegmentTail& tail) {
     CG_CHECK(seal_gap(tail.run_, tail.next_seq_, end - tail.offset_));
     tail.gap_ = true;
   }
+  CG_CHECK(keep_blobs(tail));
   if (damage.empty()) {
     CG_CHECK(remove_entry(log.dir(), name, false));
   } else if (::renameat(log.dir(), name.c_str(), log.dir(),
@@ -221,6 +261,7 @@ Result<std::vector<SegmentTail>> LogStore::Impl::take_dead_segments() {
       if (errno == EWOULDBLOCK) continue;  // alive
       return disk_error(path, errno);
     }
+    CG_CHECK(open_blobs(tail));
     dead.push_back(std::move(tail));
     if (dead.size() == kMaxAtOnce) break;
   }
@@ -265,6 +306,7 @@ const SigningKey& LogStore::key() const { return impl_->log.key(); }
 int LogStore::dir_fd() const { return impl_->log.dir(); }
 uint64_t LogStore::size() const { return impl_->log.size(); }
 Status LogStore::check() { return impl_->log.check(); }
+Status LogStore::prune(uint64_t minimum) { return impl_->log.prune(minimum); }
 
 Result<SegmentFile> LogStore::create_segment(const std::string& run) {
   if (!is_run_id(run)) return fail("segment: a run id is 1 to 32 of [a-z0-9]");
@@ -283,6 +325,13 @@ Result<SegmentFile> LogStore::create_segment(const std::string& run) {
     return disk_error(path, errno);
   }
   segment.tail.run_ = run;
+  const std::string blobs = blobs_path(run);
+  segment.blobs =
+      UniqueFd(::openat(dir_fd(), blobs.c_str(),
+                        O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!segment.blobs) return disk_error(blobs, errno);
+  CG_CHECK(impl_->open_blobs(segment.tail));
+  CG_CHECK(make_room(segment.append.get(), path));
   CG_CHECK(sync_dir(dir_fd(), "segments"));
   return segment;
 }

@@ -17,6 +17,9 @@
 //   record, 256 to a full one segments/<run>.seg             frames (kernel/frame.h) of a run that
 //   is not wholly sealed tmp/                           files on their way to their place
 //
+//   blobs/<run>                    what was kept out of records; segments/<run>.blobs while it
+//   lives
+//
 // Laws: nothing is signed that is not durable; the log never gets shorter than checkpoint.last; the
 // first failure of a write ends this object: every later call returns that failure (fsyncgate).
 // Runs share a state directory: `lock` sequences them. Not thread-safe: one thread per LogStore.
@@ -45,7 +48,8 @@ class SegmentTail {
 
  private:
   friend class LogStore;
-  sandbox::UniqueFd fd_;  // its shared flock says: this run is alive
+  sandbox::UniqueFd fd_;     // its shared flock says: this run is alive
+  sandbox::UniqueFd blobs_;  // none where a run has left none
   std::string run_;
   uint64_t offset_ = 0;
   uint64_t next_seq_ = 1;
@@ -55,6 +59,7 @@ class SegmentTail {
 
 struct SegmentFile {
   sandbox::UniqueFd append;  // O_WRONLY | O_APPEND, close-on-exec, flocked shared: the supervisor's
+  sandbox::UniqueFd blobs;   // the same, of segments/<run>.blobs (supervisor/blob_file.h)
   SegmentTail tail;
 };
 
@@ -85,6 +90,7 @@ class LogStore {
   Status finish(SegmentTail& tail);
   // finish() for every segment that no process holds; removes leftovers of an interrupted append.
   Status recover();
+  Status prune(uint64_t minimum);  // see SealedLog; what may go is for log_prune.h to say
   // The check of open() again: the log is not shorter than, nor different from, its last
   // checkpoint.
   Status check();

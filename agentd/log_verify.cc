@@ -45,6 +45,7 @@ class Verifier {
   Status check_files();
   Status check_entries();
   Status check_bundle(uint64_t index, size_t width);
+  Status check_pruned(uint64_t index);
   Status check_tile(unsigned level, uint64_t index, const std::vector<Digest>& computed);
   Status add_hash(unsigned level, const Digest& hash);
   void check_record(const std::string& where, std::string_view bytes);
@@ -62,9 +63,10 @@ class Verifier {
   kernel::CompactRange range_;
   std::vector<std::vector<Digest>> levels_;
   std::map<std::string, RunState> runs_;
-  Finding leaf_;    // the first record whose hash is not in its tile
-  Finding tile_;    // the first hash tile that is not what the entries make
-  Finding record_;  // the first record that is not one, or is out of sequence
+  uint64_t prunable_ = 0;  // what the pruned records that are left allow
+  Finding leaf_;           // the first record whose hash is not in its tile
+  Finding tile_;           // the first hash tile that is not what the entries make
+  Finding record_;         // the first record that is not one, or is out of sequence
 };
 
 Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width) {
@@ -110,7 +112,8 @@ Status Verifier::check_files() {
   std::set<std::string> expected = {"log/checkpoint"};
   auto expect = [&](unsigned level) {
     const LevelShape shape = level_shape(level, checkpoint_.size);
-    for (uint64_t i = 0; i < shape.full; ++i) expected.insert(tile_path(level, i, kTileWidth));
+    const uint64_t first = level == kEntriesLevel ? snapshot_.first_bundle() : 0;
+    for (uint64_t i = first; i < shape.full; ++i) expected.insert(tile_path(level, i, kTileWidth));
     if (shape.width > 0) expected.insert(tile_path(level, shape.full, shape.width));
   };
   const std::vector<std::string>& present = snapshot_.paths();
@@ -143,8 +146,11 @@ void Verifier::check_record(const std::string& where, std::string_view bytes) {
   const Result<Record> record =
       kernel::decode_record(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (!record) return record_.note(where, record.error().what);
-  RunState& state = runs_[record->run];
+  const auto [found, first] = runs_.try_emplace(record->run);
+  RunState& state = found->second;
   const std::string who = "run " + record->run + ": ";
+  if (record->kind == RecordKind::kPruned) prunable_ = std::max(prunable_, record->count);
+  if (first && snapshot_.first_bundle() > 0) state.last_seq = record->seq - 1;
   if (record->seq != state.last_seq + 1) {
     return record_.note(where, who + "seq " + std::to_string(record->seq) + " follows " +
                                    std::to_string(state.last_seq));
@@ -213,9 +219,25 @@ Status Verifier::check_bundle(uint64_t index, size_t width) {
   return ok();
 }
 
+// Of what was pruned the hashes are left.
+Status Verifier::check_pruned(uint64_t index) {
+  const std::string path = tile_path(0, index, kTileWidth);
+  CG_TRY(const std::string bytes, load(0, index, kTileWidth));
+  const Result<std::vector<Digest>> hashes = parse_tile(bytes, kTileWidth);
+  if (!hashes) return no(path, hashes.error().what);
+  for (const Digest& hash : *hashes) {
+    range_.append(hash);
+    CG_CHECK(add_hash(0, hash));
+  }
+  return ok();
+}
+
 Status Verifier::check_entries() {
   const LevelShape shape = level_shape(kEntriesLevel, checkpoint_.size);
-  for (uint64_t index = 0; index < shape.full; ++index) CG_CHECK(check_bundle(index, kTileWidth));
+  const uint64_t first = snapshot_.first_bundle();
+  for (uint64_t index = 0; index < first; ++index) CG_CHECK(check_pruned(index));
+  for (uint64_t index = first; index < shape.full; ++index)
+    CG_CHECK(check_bundle(index, kTileWidth));
   if (shape.width > 0) CG_CHECK(check_bundle(shape.full, shape.width));
   for (unsigned level = 0; level < levels_.size(); ++level) {
     if (levels_[level].empty()) continue;
@@ -234,6 +256,12 @@ Status Verifier::conclude() {
               "the one that was signed");
   }
   if (tile_.found()) return no(tile_.where, tile_.what);
+  const uint64_t gone = snapshot_.first_bundle() * kTileWidth;
+  if (gone > prunable_) {
+    return no(tile_path(kEntriesLevel, prunable_ / kTileWidth, kTileWidth),
+              "missing, and no pruned record says that it may be");
+  }
+  if (gone > 0) report.notes.push_back("records before " + std::to_string(gone) + " were pruned");
   if (record_.found()) return no(record_.where, record_.what);
   return ok();
 }

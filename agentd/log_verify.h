@@ -5,7 +5,8 @@
 //
 // Accounted for: every byte of every file below log/ (none missing, none extra), key.pub,
 // checkpoint.last; the records of each run gapless from 1 and closed by a stop or gap record,
-// unless the run still has a segment (then a note says so). The private key is not needed.
+// unless the run still has a segment (then a note says so). Entry bundles at the start may be gone
+// where a `pruned` record that is left says so: the root still covers their hashes. The private key is not needed.
 #pragma once
 
 #include <cstdint>

@@ -14,6 +14,7 @@
 #include "agentd/limits_file.h"
 #include "agentd/policy_catalogue.h"
 #include "agentd/risk_file.h"
+#include "agentd/redact_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
 
@@ -463,6 +464,7 @@ Status Compiler::add_text(const fs::path& path, const std::string& text, size_t 
   const toml::node* sandbox = reader.take("sandbox", Need::kOptional);
   const toml::node* limits = reader.take("limits", Need::kOptional);
   const toml::node* risk = reader.take("risk", Need::kOptional);
+  const toml::node* redact = reader.take("redact", Need::kOptional);
   reader.done();
   const bool below = layer_ != Layer::kVendor;
   if (below && (zones != nullptr || sandbox != nullptr)) {
@@ -494,6 +496,7 @@ Status Compiler::add_text(const fs::path& path, const std::string& text, size_t 
   add_sandbox(file, sandbox);
   read_limits(file, limits, out_.limits);
   read_risk(file, risk, out_.policy.risk);
+  read_redaction(file, redact, out_.redact);
   return file.error ? Status(*file.error) : ok();
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "agentd/limits.h"
+#include "supervisor/redaction.h"
 #include "kernel/policy.h"
 #include "kernel/result.h"
 
@@ -38,6 +39,7 @@ struct CompiledPolicy {
   std::vector<PolicyHomeFile> home_files;
   std::vector<std::string> env_pass;                         // names of variables handed through
   std::vector<std::pair<std::string, std::string>> env_set;  // variables set by policy
+  supervisor::Redaction redact;                              // of all files
   Limits limits;                                             // the smallest of all files
   std::vector<std::pair<std::string, std::string>> sources;  // file, text: of the first layer
   std::vector<std::string> layer_files;  // what was compiled, the first layer's file first

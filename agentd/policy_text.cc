@@ -91,6 +91,13 @@ void put_sandbox(std::string& out, const CompiledPolicy& compiled) {
   if (!table.empty()) put(out, "set_env", "{ " + table + " }");
 }
 
+void put_redaction(std::string& out, const supervisor::Redaction& redact) {
+  if (redact.patterns.empty() && redact.env.empty()) return;
+  out += "\n[redact]\n";
+  if (!redact.patterns.empty()) put(out, "patterns", list(redact.patterns));
+  if (!redact.env.empty()) put(out, "env", list(redact.env));
+}
+
 void put_limits(std::string& out, const Limits& limits) {
   out += "\n[limits]\n";
   if (limits.memory) put(out, "memory", in_units(*limits.memory, kSizes));
@@ -155,6 +162,7 @@ std::string effective_text(const CompiledPolicy& compiled) {
   put_sandbox(out, compiled);
   put_limits(out, compiled.limits);
   put_risk(out, compiled.policy);
+  put_redaction(out, compiled.redact);
   return out;
 }
 

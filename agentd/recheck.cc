@@ -7,6 +7,7 @@
 
 #include "agentd/recorded_policy.h"
 #include "agentd/run_given.h"
+#include "supervisor/blob_file.h"
 #include "supervisor/lineage.h"
 #include "supervisor/tool_sources.h"
 
@@ -38,6 +39,14 @@ kernel::Digest digest_of(const Record& record, const kernel::Effects& effect) {
   return kernel::action_digest(form);
 }
 
+bool kept_out(const Record& record, std::string_view part) {
+  return std::any_of(record.blobs.begin(), record.blobs.end(), [&](const std::string& entry) {
+    kernel::Digest commitment{};
+    std::string name;
+    return supervisor::split_entry(entry, commitment, name) && name == part;
+  });
+}
+
 bool same_bytes(const std::vector<uint8_t>& a, const kernel::Digest& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
@@ -61,6 +70,7 @@ struct RunCheck::Impl {
   Answer raised(const Record& r);
   Answer outcome(const Record& r);
   Answer approval(const Record& r);
+  Answer taken_as_recorded(const Record& r, const Label& label);
   Answer given(const Record& r);
   Answer say_messages(const Record& r, kernel::Call& call);
   Answer use_approval(const Record& r);
@@ -220,6 +230,7 @@ std::optional<Fault> RunCheck::Impl::certificate(const Record& r) {
   if (Answer fault = names_token(r)) return fault;
   const auto label = Label::parse(r.origins);
   if (!label || label->text() != r.origins) return Fault{"label", "it has no label"};
+  if (kept_out(r, "object") || kept_out(r, "asked")) return taken_as_recorded(r, *label);
   auto effect = recorded_effect(r);
   if (!effect) return Fault{"digest", effect.error().what};
   if (!same_bytes(r.digest, digest_of(r, *effect)))
@@ -262,8 +273,7 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   if (Answer fault = say_messages(r, call)) return fault;
   kernel::Verdict verdict = decider->decide(state, call, time_of());
   if (const auto* refusal = std::get_if<kernel::Refusal>(&verdict)) {
-    if (!r.args.empty())
-      return Fault{"rule", "it is about arguments that are too long to be in the record whole"};
+    if (!r.args.empty()) return taken_as_recorded(r, label);
     return Fault{
         "rule",
         "decided again it is refused: " + std::string(kernel::reason_text(refusal->reason)) +
@@ -369,6 +379,19 @@ std::optional<Fault> RunCheck::Impl::use_approval(const Record& r) {
     return Fault{"approval", "it names one that was not given, or was used before"};
   state.approvals.push_back(one->second);
   approved.erase(one);
+  return {};
+}
+
+// What was kept out of the record, or is too long for it, cannot be decided again: its consequences
+// are the recorded ones, and whoever asks for it is told.
+std::optional<Fault> RunCheck::Impl::taken_as_recorded(const Record& r, const Label& label) {
+  if (Answer fault = judged(r, label)) return fault;
+  if (Answer fault = lineage_of(r, label)) return fault;
+  const auto to = r.raised.empty() ? Result<Label>(state.label) : Label::parse(r.raised);
+  if (!to || !to->covers(state.label)) return Fault{"raise", "the label that it leaves is none"};
+  if (!(*to == state.label)) rise(*to, r.seq);
+  rules = "not decided again: the record does not hold all that the rules are about";
+  certified.insert(r.seq);
   return {};
 }
 

@@ -18,6 +18,14 @@
 //   raise     and the label that it leaves is the recorded one
 //   budget    what the tokens have left can be so
 //   ref       an outcome is of a certificate of this run that came before
+//   approval  what was asked was answered for this very action, and is used once
+//   tool      decided again it is a call of the same tool; of its variables only the digest is
+//   known sources   the places in the user's messages that the record names can be; what was said
+//   there
+//             is taken from the record, for the log has the messages' digests only
+//   risk      decided again it is of this risk
+// Where the record holds not all that the rules are about (long arguments, values kept out), the
+// certificate's consequences are taken as recorded, and rules() says so.
 // The decision is the kernel's own. What a run's records do not hold is what others did: a
 // revocation, a new epoch, the calls of runs that share a token, what was held open; and the label
 // that a file had when it was read, of which only what it added is there. Times are of the record,

@@ -62,7 +62,7 @@ Result<SealedLog> SealedLog::open(sandbox::UniqueFd dir) {
     key = SigningKey::load(dir.get());
   }
   if (!key) return key.error();
-  for (const char* name : {"segments", "tmp"}) CG_CHECK(make_dir(dir.get(), name));
+  for (const char* name : {"segments", "tmp", "blobs"}) CG_CHECK(make_dir(dir.get(), name));
   lock.reset();
   SealedLog log(std::move(dir), std::move(*key));
   CG_CHECK(log.check());
@@ -74,8 +74,12 @@ Status SealedLog::guarded(const std::function<Status()>& work) {
   Result<DirLock> lock = DirLock::exclusive(dir());
   if (!lock) return lock.error();  // nothing was touched: this alone does not end us
   Status done = sync_edge();
+  const bool edge_known = static_cast<bool>(done);
   if (done) done = work();
-  if (!done) dead_ = done.error();
+  // Of a full disk everything may be tried again: what was written is named when it is complete.
+  if (!done && !disk_full(done.error())) dead_ = done.error();
+  // What it has left goes at once: attempt after attempt would fill what is freed meanwhile.
+  if (edge_known && !done && disk_full(done.error())) unfinished_ = !sweep_levels();
   return done;
 }
 
@@ -126,9 +130,10 @@ Status SealedLog::sync_edge() {
 Status SealedLog::publish(const LogEdge& edge) {
   CG_TRY(const std::string note, make_note(key_, edge.size(), edge.root()));
   CG_CHECK(put_durably(dir(), kLastPath, note));
-  CG_CHECK(put_durably(dir(), kCheckpointPath, note));
-  note_ = note;
-  return ok();
+  note_ = note;  // from here on the records are sealed
+  const Status published = put_durably(dir(), kCheckpointPath, note);
+  // sync_edge() publishes it, as after a crash here.
+  return published || disk_full(published.error()) ? ok() : published;
 }
 
 Status SealedLog::append(const std::vector<std::string_view>& entries) {
@@ -149,7 +154,13 @@ Status SealedLog::append(const std::vector<std::string_view>& entries) {
     CG_CHECK(publish(next));
     const uint64_t old_size = edge_.size();
     edge_ = std::move(next);
-    return remove_superseded(old_size, edge_.size());
+    Status removed = remove_superseded(old_size, edge_.size());
+    if (removed ? unfinished_ : disk_full(removed.error())) {
+      removed = sweep_levels();
+      unfinished_ = !removed;
+    }
+    // The records are sealed: they must not come again. The next sweep() removes what is left.
+    return removed || disk_full(removed.error()) ? ok() : removed;
   });
 }
 
@@ -172,10 +183,14 @@ Status SealedLog::remove_superseded(uint64_t old_size, uint64_t new_size) {
 Status SealedLog::sweep() {
   return guarded([&]() -> Status {
     CG_CHECK(remove_entry(dir(), "tmp/next", false));
-    CG_CHECK(sweep_level(kEntriesLevel));
-    for (unsigned level = 0; level <= kMaxTileLevel; ++level) CG_CHECK(sweep_level(level));
-    return ok();
+    return sweep_levels();
   });
+}
+
+Status SealedLog::sweep_levels() {
+  CG_CHECK(sweep_level(kEntriesLevel));
+  for (unsigned level = 0; level <= kMaxTileLevel; ++level) CG_CHECK(sweep_level(level));
+  return ok();
 }
 
 // An append reaches at most kMaxBatchRecords beyond the edge, and leaves partial tiles at most that
@@ -213,6 +228,19 @@ Status SealedLog::sweep_partials(unsigned level, uint64_t index, size_t keep_wid
   return ok();
 }
 
+Status SealedLog::prune(uint64_t minimum) {
+  return guarded([&]() -> Status {
+    const uint64_t full = level_shape(kEntriesLevel, edge_.size()).full;
+    const uint64_t end = std::min(minimum / kTileWidth, full == 0 ? 0 : full - 1);
+    for (uint64_t index = 0; index < end; ++index) {
+      const std::string path = tile_path(kEntriesLevel, index, kTileWidth);
+      CG_CHECK(remove_entry(dir(), path, false));
+      if (index % 1000 == 999) CG_CHECK(remove_entry(dir(), path.substr(0, path.rfind('/')), true));
+    }
+    return ok();
+  });
+}
+
 Result<std::map<std::string, Record>> SealedLog::last_records(const std::set<std::string>& runs) {
   std::map<std::string, Record> found;
   if (dead_) return *dead_;
@@ -225,8 +253,10 @@ Result<std::map<std::string, Record>> SealedLog::last_records(const std::set<std
        index > 0 && found.size() < runs.size(); --index) {
     const size_t width = index - 1 == shape.full ? shape.width : kTileWidth;
     const std::string path = tile_path(kEntriesLevel, index - 1, width);
-    CG_TRY(const std::string bundle, read_file(dir(), path, kMaxBundleBytes));
-    CG_TRY(const std::vector<std::string_view> entries, split_bundle(bundle, width));
+    const Result<std::string> bundle = read_file(dir(), path, kMaxBundleBytes);
+    if (!bundle && bundle.error().code == ENOENT && index < shape.full) break;  // pruned
+    if (!bundle) return bundle.error();
+    CG_TRY(const std::vector<std::string_view> entries, split_bundle(*bundle, width));
     for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
       CG_TRY(Record record,
              kernel::decode_record(reinterpret_cast<const uint8_t*>(entry->data()), entry->size()));

@@ -6,7 +6,8 @@
 // Order of an append, each step durable before the next: tiles, checkpoint.last, log/checkpoint,
 // removal of the partial tiles that were superseded. A crash between any two of them is completed
 // or undone by the next one to hold the lock: checkpoint.last decides. After an error the object is
-// dead: every later call returns that error.
+// dead: every later call returns that error. A full disk alone is no such error (disk_full()): the
+// call may be made again, with the same records or more.
 #pragma once
 
 #include <functional>
@@ -40,6 +41,9 @@ class SealedLog {
   Status check();
   // Removes what an interrupted append left in log/ and tmp/.
   Status sweep();
+  // Removes the full entry bundles of the records before `minimum`, oldest first, but never the
+  // last full one. The hash tiles stay: every proof of what is left still can be made.
+  Status prune(uint64_t minimum);
   // The last sealed record of each of these runs (absent: none is sealed).
   Result<std::map<std::string, kernel::Record>> last_records(const std::set<std::string>& runs);
 
@@ -50,6 +54,7 @@ class SealedLog {
   Status sync_edge();
   Status publish(const LogEdge& edge);
   Status remove_superseded(uint64_t old_size, uint64_t new_size);
+  Status sweep_levels();
   Status sweep_level(unsigned level);
   Status sweep_partials(unsigned level, uint64_t index, size_t keep_width);
 
@@ -57,6 +62,7 @@ class SealedLog {
   SigningKey key_;
   LogEdge edge_;
   std::string note_;  // bytes of the checkpoint that edge_ stands for
+  bool unfinished_ = false;  // an append met a full disk: it has left files beyond the edge
   std::optional<Error> dead_;
 };
 

@@ -69,6 +69,14 @@ Error disk_error(const std::string& what, int code) {
   return error;
 }
 
+bool disk_full(const Error& error) { return error.code == ENOSPC || error.code == EDQUOT; }
+
+Error sync_error(const std::string& what, int code) {
+  Error error = disk_error(what, code);
+  if (disk_full(error)) error.code = EIO;
+  return error;
+}
+
 Result<UniqueFd> open_state_dir(const std::string& asked) {
   std::string path = asked;
   while (path.size() > 1 && path.back() == '/') path.pop_back();  // "x/" would follow a symlink x
@@ -147,8 +155,11 @@ Status write_all(int fd, const void* data, size_t size, const std::string& name)
 }
 
 Status sync_dir(int dir, const std::string& path) {
-  CG_TRY(const UniqueFd fd, open_at(dir, path.empty() ? "." : path, O_RDONLY | O_DIRECTORY, 0));
-  if (::fsync(fd.get()) != 0) return disk_error(path, errno);
+  const Result<UniqueFd> opened =
+      open_at(dir, path.empty() ? "." : path, O_RDONLY | O_DIRECTORY, 0);
+  if (!opened) return sync_error(path, opened.error().code);  // the names are there already
+  const UniqueFd& fd = *opened;
+  if (::fsync(fd.get()) != 0) return sync_error(path, errno);
   return ok();
 }
 
@@ -204,7 +215,7 @@ Status DurableWriter::put(const std::string& path, const void* data, size_t size
   if (!touched_.contains(parent)) CG_CHECK(make_parents(path));
   CG_TRY(const UniqueFd fd, open_at(dir_, kTemporary, O_WRONLY | O_CREAT | O_TRUNC, 0644));
   CG_CHECK(write_all(fd.get(), data, size, path));
-  if (::fsync(fd.get()) != 0) return disk_error(path, errno);
+  if (::fsync(fd.get()) != 0) return sync_error(path, errno);
   if (::renameat(dir_, kTemporary, dir_, path.c_str()) != 0) return disk_error(path, errno);
   touched_.insert(parent);
   return ok();

@@ -25,6 +25,10 @@ inline constexpr size_t kMaxDirEntries = 1u << 20;
 
 // An errno in words, with what to do about it.
 Error disk_error(const std::string& what, int code);
+// A write that failed with this may be tried again when there is room. Never so an fsync: what it
+// did not bring to the disk is lost (its error has another code).
+bool disk_full(const Error& error);
+Error sync_error(const std::string& what, int code);
 
 // Opens the directory, made when missing. Refused: a symlink, another owner, a mode wider than 0700
 // (an empty directory of ours is narrowed instead).

@@ -45,8 +45,13 @@ enum Key : uint8_t {
   kIntent,
   kArgs = 35,
   kRisk,
+  kSince = 40,
+  kBlobs,
+  kStarted,
+  kExec,
+  kParent,
 };
-constexpr size_t kKeys = 35;
+constexpr size_t kKeys = 40;
 
 enum Major : uint8_t {
   kUnsignedMajor = 0,
@@ -67,6 +72,7 @@ constexpr size_t kLabelBytes = 8448;     // origins, raised
 static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) +
                   7 * kWordBytes + 4 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 3 * 32 +
                   kMaxRecordDetailBytes + kMaxRecordLineage * kMaxCborHead +
+                  kMaxRecordBlobs * (kMaxRecordBlobBytes + 3) +
                   (kKeys + 1) * (2 + kMaxCborHead) <=
               kMaxRecordBytes);
 static_assert(kMaxRecordBodyBytes + 1024 <= kMaxRecordBytes);
@@ -130,13 +136,13 @@ class Fields {
     start(key);
     put(kBytesMajor, value.data(), value.size());
   }
-  void list(Key key, const std::vector<std::string>& values) {
+  void list(Key key, const std::vector<std::string>& values, size_t most, size_t max) {
     if (values.empty()) return;
     start(key);
-    const size_t count = std::min(values.size(), kMaxRecordArgs);
+    const size_t count = std::min(values.size(), most);
     at_ = put_cbor_head(at_, kArrayMajor, count);
     for (size_t i = 0; i < count; ++i) {
-      put(kBytesMajor, values[i].data(), std::min(values[i].size(), kMaxRecordArgBytes));
+      put(kBytesMajor, values[i].data(), std::min(values[i].size(), max));
     }
   }
   void numbers(Key key, const std::vector<uint64_t>& values) {
@@ -178,7 +184,7 @@ size_t room_for(const Record& r) {
   for (const TextField& field : kLast) room += std::min((r.*field.member).size(), field.max);
   const size_t args = std::min(r.argv.size(), kMaxRecordArgs);
   for (size_t i = 0; i < args; ++i) room += 3 + std::min(r.argv[i].size(), kMaxRecordArgBytes);
-  return room;
+  return room + std::min(r.blobs.size(), kMaxRecordBlobs) * (3 + kMaxRecordBlobBytes);
 }
 
 }  // namespace
@@ -215,6 +221,14 @@ const char* record_kind_text(RecordKind kind) {
       return "permit";
     case RecordKind::kPolicyChange:
       return "policy-change";
+    case RecordKind::kHalt:
+      return "halt";
+    case RecordKind::kThrottle:
+      return "throttle";
+    case RecordKind::kErased:
+      return "erased";
+    case RecordKind::kPruned:
+      return "pruned";
   }
   return kNoKind;
 }
@@ -225,7 +239,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   const size_t start = out.size();
   out.resize(start + room_for(r));
   // The number of fields comes first but is known last: leave room for its longest head (2 bytes,
-  // 35 keys) and close the gap when one byte is enough.
+  // 40 keys) and close the gap when one byte is enough.
   uint8_t* const base = out.data() + start;
   Fields fields(base + 2);
   fields.number(kKind, static_cast<uint64_t>(r.kind));
@@ -242,7 +256,7 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   fields.digest(kDigest, r.digest);
   fields.number(kIno, r.ino);
   fields.digest(kSha256, r.sha256);
-  fields.list(kArgv, r.argv);
+  fields.list(kArgv, r.argv, kMaxRecordArgs, kMaxRecordArgBytes);
   fields.number(kRef, r.ref);
   fields.number(kErrno, r.error);
   fields.text(kGrade, r.grade, kWordBytes);
@@ -254,6 +268,11 @@ void encode_record(const Record& r, std::vector<uint8_t>& out) {
   for (const TextField& field : kLast) fields.text(field.key, r.*field.member, field.max);
   fields.digest(kArgs, r.args);
   fields.number(kRisk, r.risk);
+  fields.integer(kSince, r.since);
+  fields.list(kBlobs, r.blobs, kMaxRecordBlobs, kMaxRecordBlobBytes);
+  fields.number(kStarted, r.started);
+  fields.number(kExec, r.exec);
+  fields.number(kParent, r.parent);
 
   uint8_t* const head_end = put_cbor_head(base, kMapMajor, fields.count());
   const auto body = static_cast<size_t>(fields.end() - (base + 2));
@@ -295,13 +314,12 @@ Status read_digest(CborReader& in, std::vector<uint8_t>& to) {
   return ok();
 }
 
-Status read_argv(CborReader& in, std::vector<std::string>& to) {
-  CG_TRY(const size_t count, in.array(kMaxRecordArgs));
+Status read_list(CborReader& in, size_t most, size_t max, std::vector<std::string>& to) {
+  CG_TRY(const size_t count, in.array(most));
   if (count == 0) return fail("an empty list that should be left out");
   to.reserve(count);
   for (size_t i = 0; i < count; ++i) {
-    CG_TRY(std::string argument, in.bytes(kMaxRecordArgBytes));
-    to.push_back(std::move(argument));
+    CG_TRY(to.emplace_back(), in.bytes(max));
   }
   return ok();
 }
@@ -354,7 +372,7 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
     case kSha256:
       return read_digest(in, r.sha256);
     case kArgv:
-      return read_argv(in, r.argv);
+      return read_list(in, kMaxRecordArgs, kMaxRecordArgBytes, r.argv);
     case kRef:
       return read_number(in, UINT64_MAX, r.ref);
     case kErrno:
@@ -373,6 +391,16 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return read_small(in, kRisks - 1, r.risk);
     case kArgs:
       return read_digest(in, r.args);
+    case kSince:
+      return read_integer(in, r.since);
+    case kBlobs:
+      return read_list(in, kMaxRecordBlobs, kMaxRecordBlobBytes, r.blobs);
+    case kStarted:
+      return read_number(in, UINT64_MAX, r.started);
+    case kExec:
+      return read_number(in, UINT64_MAX, r.exec);
+    case kParent:
+      return read_number(in, UINT32_MAX, r.parent);
     default:
       break;
   }

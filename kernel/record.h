@@ -39,6 +39,9 @@
 //                         (supervisor/tool_sources.h)
 //   32  permit     text   exec: id of the permit that it used
 //   33  intent     text   request: what the agent says it is for; never trusted
+//   40  since  int  halt, throttle: CLOCK_BOOTTIME when it began; count = ms that it lasted
+//   41  blobs  array of bytes  values kept out: commitment (32) | name (supervisor/blob_file.h)
+//   of pid: 42 started (clock ticks), 43 exec (seq of its image's certificate), 44 parent (a pid)
 #pragma once
 
 #include <cstdint>
@@ -59,6 +62,7 @@ inline constexpr size_t kMaxRecordLineage = 40;
 inline constexpr size_t kMaxRecordBodyBytes = 60000;
 // In a lineage: the record that it is in. Whoever gives it its seq puts that here.
 inline constexpr uint64_t kThisRecord = UINT64_MAX;
+inline constexpr size_t kMaxRecordBlobs = 48, kMaxRecordBlobBytes = 64;
 
 // The grade of refusals that the self-test at the start provoked; no other refusal has a grade.
 inline constexpr const char* kSelfTestGrade = "self-test";
@@ -84,6 +88,11 @@ enum class RecordKind : uint8_t {
   kGiven = 20,   // given at the start: object = message N or a pinned tool's program, sha256
   kPermit = 21,  // a request was answered with a permit for one exec: object, argv, tool, sources
   kPolicyChange = 13,  // digest: of the policy from now on, object: of the one before, in hex
+
+  kHalt = 15,      // the disk is full: no call is taken; with ref = its seq: there is room again
+  kThrottle = 16,  // calls were slowed down, as the agent made too many records
+  kErased = 17,    // the blob `argument` of the record `object` was erased
+  kPruned = 18,    // count: index of the first record that is kept
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 
@@ -111,6 +120,9 @@ struct Record {
   std::vector<uint8_t> args;  // empty or 32 bytes
   uint8_t risk = 0;
   std::string tool, sources, permit, intent;
+  int64_t since = 0;
+  std::vector<std::string> blobs;
+  uint64_t started = 0, exec = 0, parent = 0;
 
   std::string id() const;  // "<run>-<seq>"
   bool operator==(const Record&) const = default;

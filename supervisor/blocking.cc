@@ -19,7 +19,8 @@ constexpr int kRestart = 512;  // ERESTARTSYS: right only while a signal waits f
 
 }  // namespace
 
-BlockingPool::BlockingPool(const sandbox::Listener& listener) : listener_(listener) {
+BlockingPool::BlockingPool(const sandbox::Listener& listener, std::function<void()> before)
+    : listener_(listener), before_(std::move(before)) {
   struct sigaction action {};
   action.sa_handler = on_interrupt;  // without SA_RESTART
   ::sigaction(SIGUSR1, &action, nullptr);
@@ -66,6 +67,7 @@ void BlockingPool::worker() {
     running_[job.id] = {::pthread_self(), job.tid};
     watch_.notify_one();
     lock.unlock();
+    if (before_) before_();
     job.work();
     job.work = nullptr;
     lock.lock();

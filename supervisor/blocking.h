@@ -29,7 +29,8 @@ inline constexpr int kWatchMs = 50;
 
 class BlockingPool {
  public:
-  explicit BlockingPool(const sandbox::Listener& listener);
+  // `before`, if any, is called by a worker before each job, and may wait.
+  explicit BlockingPool(const sandbox::Listener& listener, std::function<void()> before = {});
   ~BlockingPool();
   // Runs `work` on a worker thread on behalf of `call`. False: too many already.
   bool try_run(const sandbox::TrappedCall& call, std::function<void()> work);
@@ -47,6 +48,7 @@ class BlockingPool {
   void watch();
 
   const sandbox::Listener& listener_;
+  const std::function<void()> before_;
   std::mutex mutex_;                      // guards all below
   std::condition_variable wake_, watch_, ending_;  // of the workers, of the watcher (a job, the end)
   std::deque<Job> queue_;

@@ -14,7 +14,7 @@ namespace certgate::supervisor {
 namespace {
 
 constexpr size_t kMaxMessage = 32768;
-constexpr size_t kGrantFds = 6;  // and one for each token
+constexpr size_t kGrantFds = 7;  // and one for each token
 constexpr size_t kMaxFds = kGrantFds + kernel::kMaxChain;
 enum class Kind : uint8_t { kGrant = 1, kJoin = 2, kReply = 3 };
 
@@ -108,6 +108,7 @@ Result<Grant> receive_grant(int channel) {
   out.readers = std::move(fds[3]);
   out.epoch = std::move(fds[4]);
   out.line = std::move(fds[5]);
+  out.blobs = std::move(fds[6]);
   for (size_t i = kGrantFds; i < fds.size(); ++i) out.token_slots.push_back(std::move(fds[i]));
   return out;
 }
@@ -120,7 +121,8 @@ Status send_grant(int channel, const Grant& grant) {
   writer.bytes(grant.public_key.data(), grant.public_key.size());
   writer.unsigned_int(grant.next_seq);
   int fds[kMaxFds] = {grant.segment.get(), grant.label_table.get(), grant.label_names.get(),
-                      grant.readers.get(), grant.epoch.get(), grant.line.get()};
+                      grant.readers.get(), grant.epoch.get(), grant.line.get(),
+                      grant.blobs.get()};
   const size_t slots = grant.token_slots.size();
   if (slots > kernel::kMaxChain) return fail("a chain of more than 8 tokens", EMSGSIZE);
   for (size_t i = 0; i < slots; ++i) fds[kGrantFds + i] = grant.token_slots[i].get();

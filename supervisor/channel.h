@@ -30,6 +30,7 @@ struct Grant {
   std::array<uint8_t, 32> public_key{};
   uint64_t next_seq = 1;
   sandbox::UniqueFd segment;      // append-only log segment of this run
+  sandbox::UniqueFd blobs;        // see blob_file.h
   sandbox::UniqueFd label_table;  // see label_view.h
   sandbox::UniqueFd label_names;
   sandbox::UniqueFd readers;  // see reader_table.h

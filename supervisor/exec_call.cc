@@ -114,6 +114,7 @@ void ExecCalls::run() {
     const TrappedCall call = queue_.front();
     queue_.pop_front();
     lock.unlock();
+    trap_.session.wait_for_room();
     handle(call);
     lock.lock();
   }
@@ -291,6 +292,7 @@ void ExecCalls::perform(const TrappedCall& call, Judged judged, PinnedExec& pin)
     return;
   }
   started_ = true;
+  trap_.session.image_started(stop.pid, judged.seq);
   trap_.session.outcome(judged.seq, name, stop.pid, 0, "exec-proved");
   sandbox::detach(stop.pid);
 }

@@ -53,4 +53,13 @@ void say_record_rate(uint64_t per_second, Report report) {
                   per_second));
 }
 
+void say_log_room(LogRoom::Change change, Report report) {
+  const bool full = change == LogRoom::Change::kFull;
+  if (report == Report::kJson)
+    return print_line(fmt::format(R"({{"kind":"halt","full":{}}})", full));
+  print_line(full ? "certgate: the disk that the log is on is full: the agent waits until there is "
+                    "room (free some), or you end it"
+                  : "certgate: there is room for the log again: the agent goes on");
+}
+
 }  // namespace certgate::supervisor

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "sandbox/cgroup.h"
+#include "supervisor/log_room.h"
 #include "supervisor/session.h"
 
 namespace certgate::supervisor {
@@ -27,5 +28,8 @@ class LimitWatch {
 
 // Says that the agent makes records faster than it may, and is slowed down.
 void say_record_rate(uint64_t per_second, Report report);
+
+// Says that the log's disk is full and the agent waits, or that it goes on.
+void say_log_room(LogRoom::Change change, Report report);
 
 }  // namespace certgate::supervisor

@@ -39,13 +39,29 @@ bool RecordRate::full() const {
 
 void RecordRate::wait_for_room() {
   if (resume_at() == 0) return;
+  const int64_t began = boot_ns();
+  bool waited = false;
   while (full()) {
+    waited = true;
     if (!std::exchange(said_, true) && on_first_wait_) on_first_wait_();
     const int64_t at = resume_at();
-    if (at == 0) return;
+    if (at == 0) break;
     const timespec until{at / kSecond_ns, at % kSecond_ns};
     ::clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &until, nullptr);
   }
+  if (!waited) return;
+  const std::lock_guard lock(mutex_);
+  if (!episode_) episode_ = Throttled{began, began, 0};
+  episode_->until_ns = boot_ns();
+  episode_->waited_ns += episode_->until_ns - began;
+}
+
+std::optional<Throttled> RecordRate::take_episode(Episode which) {
+  const std::lock_guard lock(mutex_);
+  if (!episode_) return std::nullopt;
+  if (which == Episode::kOver && boot_ns() - episode_->until_ns < kEpisodeGap_ns)
+    return std::nullopt;
+  return std::exchange(episode_, std::nullopt);
 }
 
 }  // namespace certgate::supervisor

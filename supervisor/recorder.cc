@@ -1,5 +1,6 @@
 #include "supervisor/recorder.h"
 
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,14 @@ int64_t now_ns(clockid_t clock) {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
+uint64_t size_of(int fd) {
+  struct stat s {};
+  return ::fstat(fd, &s) == 0 ? static_cast<uint64_t>(s.st_size) : 0;
+}
+
+constexpr uint64_t kBytesOfARecord = 256;
+constexpr timespec kLookAgain{0, 100'000'000};
+
 }  // namespace
 
 Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment, uint64_t next_seq,
@@ -29,14 +38,90 @@ Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment
       token_(std::move(token)),
       segment_(std::move(segment)),
       rate_(rate),
-      next_seq_(next_seq) {}
+      next_seq_(next_seq),
+      size_(size_of(segment_.get())),
+      room_(segment_.get(), size_) {}
 
-Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability) {
+void Recorder::keep_out(sandbox::UniqueFd blobs, Redaction redaction) {
   const std::lock_guard lock(mutex_);
+  blobs_.emplace(std::move(blobs));
+  redaction_ = std::move(redaction);
+}
+
+Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability,
+                                  const std::vector<std::string>* env) {
+  const std::lock_guard lock(mutex_);
+  if (blobs_ && !closed_ && !failed_) {
+    if (const Status hidden = hide(record, env, durability); !hidden) {
+      failed_ = true;
+      return hidden.error();
+    }
+  }
   return append_locked(std::move(record), durability);
 }
 
 Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durability durability) {
+  CG_TRY(const uint64_t seq, write_locked(std::move(record), durability));
+  CG_CHECK(keep_room());
+  return seq;
+}
+
+// The blobs first: a record that can be read has its blobs.
+Status Recorder::hide(kernel::Record& record, const std::vector<std::string>* env,
+                      kernel::Durability durability) {
+  const uint64_t before = blobs_->size();
+  for (const Hidden& hidden : redaction_.hide(record, env)) {
+    CG_TRY(const std::vector<std::string> entries, blobs_->add(hidden.name, hidden.value));
+    record.blobs.insert(record.blobs.end(), entries.begin(), entries.end());
+  }
+  if (blobs_->size() == before) return ok();
+  // They fill the disk as records do.
+  const int64_t now = now_ns(CLOCK_BOOTTIME);
+  for (uint64_t n = (blobs_->size() - before) / kBytesOfARecord; n > 0 && rate_ != nullptr; --n)
+    rate_->count(now);
+  return durability == kernel::Durability::kStrict ? blobs_->sync() : ok();
+}
+
+// The halt record and the one that ends it are in the log before anything that follows from them.
+Status Recorder::keep_room() {
+  auto kept = room_.keep(size_);
+  if (kept && blobs_) kept = blobs_->room().keep(blobs_->size());
+  if (!kept) {
+    failed_ = true;
+    return kept.error();
+  }
+  const bool full = room_.full() || (blobs_ && blobs_->room().full());
+  if (full == full_.exchange(full)) return ok();
+  kernel::Record record;
+  record.kind = kernel::RecordKind::kHalt;
+  if (full) {
+    halted_ns_ = now_ns(CLOCK_BOOTTIME);
+    record.why = "the log's disk is full: no further call is taken";
+  } else {
+    record.why = "there is room again";
+    record.ref = halt_seq_;
+    record.since = halted_ns_;
+    record.count = static_cast<uint64_t>((now_ns(CLOCK_BOOTTIME) - halted_ns_) / 1'000'000);
+  }
+  CG_TRY(halt_seq_, write_locked(std::move(record), kernel::Durability::kStrict));
+  if (on_full_) on_full_(full ? LogRoom::Change::kFull : LogRoom::Change::kRoomAgain);
+  return ok();
+}
+
+Status Recorder::look_for_room() {
+  if (!full_.load()) return ok();
+  const std::lock_guard lock(mutex_);
+  return failed_ || closed_ ? ok() : keep_room();
+}
+
+void Recorder::wait_for_room() {
+  while (full_.load() && !ending_.load() && !closed()) {
+    if (!look_for_room()) return;  // the next append says why
+    if (full_.load()) ::nanosleep(&kLookAgain, nullptr);
+  }
+}
+
+Result<uint64_t> Recorder::write_locked(kernel::Record record, kernel::Durability durability) {
   if (closed_) return fail("the run has ended: no record, no effect", ESHUTDOWN);
   if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
   record.run = run_;
@@ -45,6 +130,7 @@ Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durabili
   std::replace(record.lineage.begin(), record.lineage.end(), kernel::kThisRecord, next_seq_);
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
+  processes_.fill(record, record.boot_ns);
   encoded_.clear();
   if (!mutant(Mutant::kRecordFirst) || frame_.size() > kLateBytes) frame_.clear();
   kernel::encode_record(record, encoded_);
@@ -66,8 +152,14 @@ Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durabili
     failed_ = true;
     return fail_errno("fdatasync of the log segment", errno);
   }
+  size_ += frame_.size();
   if (rate_ != nullptr) rate_->count(record.boot_ns);
   return next_seq_++;
+}
+
+void Recorder::image_started(int pid, uint64_t seq) {
+  const std::lock_guard lock(mutex_);
+  processes_.image_started(pid, seq);
 }
 
 bool Recorder::closed() {
@@ -79,7 +171,7 @@ Status Recorder::close(kernel::Record stop) {
   const std::lock_guard lock(mutex_);
   stop.kind = kernel::RecordKind::kStop;
   stop.count = next_seq_ - 1;
-  CG_CHECK(append_locked(std::move(stop), kernel::Durability::kStrict));
+  CG_CHECK(write_locked(std::move(stop), kernel::Durability::kStrict));
   closed_ = true;
   return ok();
 }

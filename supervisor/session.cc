@@ -42,6 +42,11 @@ uint64_t calls_left(const kernel::Certificate& certificate) {
   return left == UINT64_MAX ? 0 : left + 1;
 }
 
+const std::vector<std::string>* environment_of(const kernel::Call& call) {
+  const auto* exec = std::get_if<kernel::ExecEffect>(&call.effect);
+  return exec == nullptr ? nullptr : &exec->env;
+}
+
 // Another agent's raise, or a file's death, may come while a call waits for the label store.
 constexpr int kMaxDecisions = 16;
 
@@ -175,7 +180,8 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
     record.grade = kernel::kObservedGrade;
   }
   const kernel::Record copy = observed != nullptr ? record : kernel::Record();
-  const auto seq = recorder_.append(std::move(record), certificate.durability());
+  const auto seq =
+      recorder_.append(std::move(record), certificate.durability(), environment_of(call));
   if (!seq) {
     fatal(seq.error().what);
     return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
@@ -396,7 +402,8 @@ Judged Session::refused(const CallInfo& info, const kernel::Call& call,
   record.error = static_cast<uint32_t>(out.error);
   if (report_ == Report::kSelfTest) record.grade = kernel::kSelfTestGrade;
   const kernel::Record copy = record;
-  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
+  const auto seq =
+      recorder_.append(std::move(record), kernel::Durability::kOrdered, environment_of(call));
   if (!seq) {
     fatal(seq.error().what);
     return out;

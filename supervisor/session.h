@@ -172,6 +172,8 @@ class Session {
   void on_reload(std::function<void(const kernel::Policy&)> handler);
 
   kernel::Label label() const;
+  void image_started(int pid, uint64_t seq) { recorder_.image_started(pid, seq); }
+  void wait_for_room() { recorder_.wait_for_room(); }  // see Recorder
   bool crowded() const { return recorder_.crowded(); }  // see Recorder
   size_t refusals() const;                              // printed so far
   // The present one; like its policy, it stays as it is until the run ends.

@@ -105,9 +105,11 @@ void dispatch(const sandbox::TrappedCall& call, const sandbox::Listener& listene
 
 // The notify thread: on the CPU the caller trapped on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
-                 NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate) {
+                 NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate,
+                 Recorder& recorder) {
   for (;;) {
     rate.wait_for_room();
+    recorder.wait_for_room();
     const auto call = listener.receive();
     if (!call) return;
     dispatch(*call, listener, opens, execs, net, changes, reads);
@@ -201,10 +203,33 @@ void await_signals(asio::signal_set& signals, End& end, TerminalPump* terminal) 
   });
 }
 
-// Looks at the limits once a second.
+// One record for each time in which the agent was slowed down.
+Status record_throttle(Recorder& recorder, const std::optional<Throttled>& episode) {
+  if (!episode) return ok();
+  kernel::Record record;
+  record.kind = kernel::RecordKind::kThrottle;
+  record.since = episode->since_ns;
+  record.count = static_cast<uint64_t>((episode->until_ns - episode->since_ns) / 1'000'000);
+  record.why = fmt::format("records came too fast: its calls waited {} ms of these {} ms",
+                           episode->waited_ns / 1'000'000, record.count);
+  CG_CHECK(recorder.append(std::move(record), kernel::Durability::kOrdered));
+  return ok();
+}
+
+// However supervise() ends, no thread that it must join waits for room.
+struct EndOfWaits {
+  Recorder& recorder;
+  ~EndOfWaits() { recorder.end_waits(); }
+};
+
+// Looks at the limits once a second, and at what has become of the log's room and rate.
 class LimitTimer {
  public:
-  LimitTimer(asio::io_context& io, LimitWatch& watch) : timer_(io), watch_(watch) { wait(); }
+  LimitTimer(asio::io_context& io, LimitWatch& watch, Recorder& recorder, RecordRate& rate,
+             const Session& session)
+      : timer_(io), watch_(watch), recorder_(recorder), rate_(rate), session_(session) {
+    wait();
+  }
 
  private:
   void wait() {
@@ -212,12 +237,19 @@ class LimitTimer {
     timer_.async_wait([this](const boost::system::error_code& e) {
       if (e) return;
       watch_.look();
+      Status looked = recorder_.look_for_room();
+      if (looked) looked = record_throttle(recorder_, rate_.take_episode(Episode::kOver));
+      if (!looked) session_.fatal(looked.error().what);
       wait();
     });
   }
 
+  using Episode = RecordRate::Episode;
   asio::steady_timer timer_;
   LimitWatch& watch_;
+  Recorder& recorder_;
+  RecordRate& rate_;
+  const Session& session_;
 };
 
 // Runs the io loop until init has ended. Returns the exit status.
@@ -234,7 +266,6 @@ Result<int> run_until_end(asio::io_context& io, sandbox::Sandbox& box, TerminalP
       if (!e) end.by_timeout();
     });
   }
-  LimitTimer look(io, limits);
   ended.async_wait(asio::posix::stream_descriptor::wait_read,
                    [&io](const boost::system::error_code&) { io.stop(); });
   io.run();
@@ -347,6 +378,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
                   [&] { say_record_rate(hosting.records_per_second, hosting.report); });
   Recorder recorder(grant.run, chain.back().id.substr(0, 16), std::move(grant.segment),
                     grant.next_seq, &rate);
+  recorder.keep_out(std::move(grant.blobs), hosting.redaction);
+  recorder.on_full([&](LogRoom::Change change) { say_log_room(change, hosting.report); });
   const sandbox::Listener listener(std::move(box.notify), box.interrupts);
   listener.set_wake(sandbox::Wake::kSameCpu);  // older kernels: slower, not different
   std::optional<kernel::Decider> strict;
@@ -377,7 +410,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   NameTable names(hosting.policy);
   session.on_reload([&names](const kernel::Policy& policy) { names.use(policy); });
   Relay relay(io);
-  BlockingPool pool(listener);
+  BlockingPool pool(listener, [&recorder] { recorder.wait_for_room(); });
   OpenCalls opens(trap, pool, bindings, digests);
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
@@ -386,11 +419,12 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_TRY(const Datagrams datagrams, Datagrams::start(io, net, names, session));
   PathChanges changes(trap);
   PathReads reads(trap);
+  const EndOfWaits end_of_waits{recorder};
   CG_CHECK(confine_supervisor());
   CG_CHECK(prove_refusals(box, trap, ledger, std::move(probe_labels), readers, recorder, channel,
                           digests));
   // Both end with the process: they have nobody to serve once the sandbox is gone.
-  std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate); }).detach();
+  std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate, recorder); }).detach();
   // Who was approved comes a second time, on a thread with hints of its own.
   OpenCalls opens_again(trap, pool, bindings, digests);
   std::thread([&] {
@@ -404,8 +438,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   if (pump) pump->start();
   LimitWatch limits(hosting.cgroup, hosting.report);
   CG_CHECK(sandbox::release(box));
+  const LimitTimer each_second(io, limits, recorder, rate, session);
   CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
   readers.close();
+  CG_CHECK(record_throttle(recorder, rate.take_episode(RecordRate::Episode::kAny)));
   leave_home(hosting, home.get(), session.label());
   explain_start_failure(status, hosting.spec.argv[0], execs.started(), session.refusals());
   kernel::Record stop;

@@ -35,6 +35,7 @@ struct Hosting {
   // `certgate run --observe`: `policy` allows more than this one, which says what is recorded as
   // observed (session.h).
   const kernel::Policy* observed = nullptr;
+  Redaction redaction = {};
 };
 
 // Exit statuses of `certgate run` that are not the command's own.

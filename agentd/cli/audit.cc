@@ -20,9 +20,21 @@ constexpr char kUsage[] =
     "       certgate audit recheck ID|--all [--json] [--state DIR] [--key KEY]\n"
     "                                                        does it follow from the records "
     "alone?\n"
+    "       certgate audit prune …                           remove old records (--help says "
+    "more)\n"
+    "       certgate audit erase ID …                        erase what was kept out of a record\n"
+    "       certgate audit witness serve|add …               cosign the logs of other hosts\n"
     "KEY is the line of key.pub as you kept it elsewhere; without it the one beside the log is "
     "used\n"
     "exit status: 0 yes, 1 no, 2 it could not be read or the command line is wrong\n";
+
+// Commands that change what is kept, each in a file of its own.
+struct Keeper {
+  const char* name;
+  int (*run)(const Args& args);
+};
+constexpr Keeper kKeepers[] = {
+    {"prune", audit_prune_main}, {"erase", audit_erase_main}, {"witness", audit_witness_main}};
 
 struct Options {
   std::string verb, id, state, key;
@@ -158,6 +170,10 @@ int audit_main(const Args& args) {
   if (!args.empty() && (args[0] == "--help" || args[0] == "-h" || args[0] == "help")) {
     std::cout << kUsage;
     return 0;
+  }
+  for (const Keeper& keeper : kKeepers) {
+    if (!args.empty() && args[0] == keeper.name)
+      return keeper.run(Args(args.begin() + 1, args.end()));
   }
   const Result<Options> options = parse(args);
   if (!options) {

@@ -21,6 +21,7 @@
 #include "agentd/limits.h"
 #include "agentd/recorded_policy.h"
 #include "agentd/run_plan.h"
+#include "agentd/state_dir.h"
 #include "agentd/token_make.h"
 #include "supervisor/operator_terminal.h"
 #include "supervisor/report.h"
@@ -183,7 +184,8 @@ Status become(const RunPlan& plan) {
       cgroup,
       plan.policy.limits.records_per_second.value_or(kDefaultRecordsPerSecond),
       options.state.empty() ? "" : " --state " + shell_word(plan.state_dir),
-      plan.strict ? &*plan.strict : nullptr};
+      plan.strict ? &*plan.strict : nullptr,
+      plan.policy.redact};
   auto status = supervisor::supervise(std::move(hosting), std::move(channel));
   // Code ECONNRESET: the authority closed the channel before it granted anything, and has said why.
   if (!status) end(status.error().code == ECONNRESET ? "" : status.error().what);
@@ -234,6 +236,7 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   request.policy_digest = plan.policy.policy.digest();
   request.policy = recorded_body(plan.policy.policy);
   CG_TRY(request.token, read_token(options));
+  request.redaction = plan.policy.redact;
   request.initial_label = plan.initial.text();
   request.given = plan.given;
   request.workspace = plan.spec.workspace;
@@ -246,7 +249,12 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   run.grant = {};  // the supervisor has its own descriptors now
   CG_CHECK(confine_authority());
   CG_CHECK(authority.serve(channel, supervisor_pidfd));
-  return authority.finish();
+  const Status finished = authority.finish();
+  if (finished || !disk_full(finished.error())) return finished;
+  supervisor::print_line(
+      "certgate: the disk that the log is on is full: the last records of this run lie whole in its "
+      "segment and are not sealed; free some space, the next certgate run seals them");
+  return ok();
 }
 
 // The home from earlier runs of the same kind, when the policy keeps it; what shaped it shapes the

@@ -121,6 +121,18 @@ put("frame", "torn-head", frame(b"whole") + b"\x05\x00\x00")
 put("frame", "torn-body", frame(b"whole") + frame(b"not whole")[:-2])
 put("frame", "wrong-checksum", frame(b"whole") + b"\x01\x00\x00\x00\x00\x00\x00\x00a")
 put("frame", "zeros", frame(b"whole") + bytes(64))
+HASH = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
+put("add_checkpoint", "first", "old 0\n\nlog.test\n1\n" + HASH + "\n")
+put("add_checkpoint", "proof", "old 5\n" + HASH * 3 + "\nlog.test\n9\n" + HASH + "\n")
+put("add_checkpoint", "most-lines", "old 5\n" + HASH * 63 + "\nx")
+put("add_checkpoint", "too-many-lines", "old 5\n" + HASH * 64 + "\nx")
+put("add_checkpoint", "leading-zero", "old 05\n\nx")
+put("add_checkpoint", "no-note", "old 5\n\n")
+put("add_checkpoint", "short-hash", "old 5\nAAAA\n\nx")
+put("blob", "two", frame(bytes(range(32)) + b"value") + frame(bytes(31) + b"\x01"))
+put("blob", "erased", frame(bytes(40)) + frame(b"s" * 32 + b"left"))
+put("blob", "no-salt", frame(b"short"))
+put("blob", "torn", frame(b"s" * 32 + b"whole") + frame(b"s" * 40)[:-3])
 put("frame", "length-too-large", b"\x00\x00\x01\x00" + bytes(12))
 
 # ---- labels, patterns, text

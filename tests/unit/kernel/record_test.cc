@@ -58,7 +58,8 @@ Record random_record(std::mt19937_64& random) {
       &Record::sources,  &Record::permit, &Record::intent};
   for (auto text : texts) r.*text = random() % 2 == 0 ? "" : random_text(random, 60);
   r.object += random() % 3 == 0 ? std::string("\xFF\x00\x1B", 3) : "";
-  uint64_t Record::*const numbers[] = {&Record::seq, &Record::ino, &Record::ref, &Record::count};
+  uint64_t Record::*const numbers[] = {&Record::seq, &Record::ino, &Record::ref,
+                                      &Record::count, &Record::started, &Record::exec};
   for (auto number : numbers) r.*number = random() % 2 == 0 ? 0 : random() >> (random() % 64);
   r.wall_ns = static_cast<int64_t>(random());
   r.boot_ns = -static_cast<int64_t>(random() >> 40);
@@ -72,6 +73,9 @@ Record random_record(std::mt19937_64& random) {
   for (size_t n = random() % 5; n > 0; --n) r.lineage.push_back(random() >> (random() % 64));
   if (random() % 4 == 0) r.body = random_text(random, 300);
   if (random() % 2 == 0) r.args.assign(32, static_cast<uint8_t>(random()));
+  r.since = random() % 2 == 0 ? 0 : static_cast<int64_t>(random());
+  r.parent = random() % 3;
+  for (size_t n = random() % 4; n > 0; --n) r.blobs.push_back(random_text(random, 50));
   return r;
 }
 
@@ -158,12 +162,15 @@ TEST(Record, ARecordIsAlwaysPossible) {
     r.*text = huge;
   }
   r.sha256 = r.digest;
-  r.seq = r.ino = r.ref = r.count = UINT64_MAX;
+  r.seq = r.ino = r.ref = r.count = r.started = r.exec = UINT64_MAX;
   r.argv.assign(1000, huge);
   r.wall_ns = r.boot_ns = INT64_MIN;
   r.detail = std::string(kMaxRecordDetailBytes, '\xFE');
   r.lineage.assign(1000, UINT64_MAX);
   r.args = r.digest;
+  r.blobs.assign(1000, huge);
+  r.wall_ns = r.boot_ns = r.since = INT64_MIN;
+  r.parent = UINT32_MAX;
   const Bytes bytes = encoded(r);
   EXPECT_LE(bytes.size(), kMaxRecordBytes);
   const auto back = decoded(bytes);
@@ -175,6 +182,7 @@ TEST(Record, ARecordIsAlwaysPossible) {
   r.detail += 'x';
   EXPECT_EQ(decoded(encoded(r))->detail, "") << "a part of it would prove nothing";
   EXPECT_EQ(back->argv[0].size(), kMaxRecordArgBytes);
+  EXPECT_EQ(back->blobs.size(), kMaxRecordBlobs);
   EXPECT_EQ(back->why.find_first_not_of('?'), std::string::npos);
 }
 

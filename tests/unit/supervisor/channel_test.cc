@@ -43,6 +43,7 @@ Grant some_grant() {
   grant.readers = some_file();
   grant.epoch = some_file();
   grant.line = UniqueFd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+  grant.blobs = some_file();
   grant.token_slots.push_back(some_file());
   grant.token_slots.push_back(UniqueFd(::open("/dev/full", O_RDONLY | O_CLOEXEC)));
   return grant;

@@ -45,5 +45,22 @@ TEST(RecordRateTest, TheWaitIsAsLongAsTheExcessAndIsSaidOnce) {
   EXPECT_FALSE(rate.full());
 }
 
+TEST(RecordRateTest, WaitsThatFollowEachOtherAreOneEpisodeGivenOnce) {
+  RecordRate rate(1000, nullptr);
+  EXPECT_FALSE(rate.take_episode(RecordRate::Episode::kAny));
+  const int64_t start = boot_ns();
+  for (int i = 0; i < 10020; ++i) rate.count(start);
+  rate.wait_for_room();
+  for (int i = 0; i < 20; ++i) rate.count(boot_ns());
+  rate.wait_for_room();
+  EXPECT_FALSE(rate.take_episode(RecordRate::Episode::kOver));  // it may go on
+  const auto episode = rate.take_episode(RecordRate::Episode::kAny);
+  ASSERT_TRUE(episode);
+  EXPECT_GE(episode->since_ns, start);
+  EXPECT_GE(episode->waited_ns, 30 * kMs);
+  EXPECT_LE(episode->waited_ns, episode->until_ns - episode->since_ns);
+  EXPECT_FALSE(rate.take_episode(RecordRate::Episode::kAny));
+}
+
 }  // namespace
 }  // namespace certgate::supervisor
