@@ -5,6 +5,7 @@
 
 #include "agentd/audit_view.h"
 #include "agentd/cli/verbs.h"
+#include "agentd/index/lineage.h"
 #include "kernel/risk.h"
 
 namespace certgate::agentd {
@@ -74,6 +75,24 @@ std::string verdict_text(const Record& r) {
   return record_kind_text(r.kind);
 }
 
+// What a record of a chain did for the one before it.
+std::string step_how(const Record& r) {
+  if (r.kind == RecordKind::kStart) return "it began with it:";
+  if (r.kind == RecordKind::kRaise)
+    return "it rose, as another agent wrote what it may be reading:";
+  if (r.raised.empty()) return "it wrote the file:";
+  if (r.call == "connect") return "it connected there:";
+  return r.call.starts_with("exec") ? "it executed what carries it:" : "it read what carries it:";
+}
+
+void print_chain(const Explanation& why, Lines& lines) {
+  for (size_t i = why.chain.size(); i > 0; --i) {  // as it happened
+    const Record& r = why.chain[i - 1].record;
+    lines.add(i == why.chain.size() ? "chain" : "",
+              "agent " + r.run + ": " + step_how(r) + ' ' + step_text(r));
+  }
+}
+
 void print_origin(const Explanation& why, Lines& lines) {
   if (why.origin.empty()) return;
   lines.add("origin", origin_text(why.origin));
@@ -116,13 +135,16 @@ void print_text(const Explanation& why, std::ostream& out) {
   const Record& r = why.record;
   out << escape(r.id()) << ": " << record_kind_text(r.kind) << '\n';
   Lines lines(out);
-  lines.add("agent", r.run + (why.command.empty() ? "" : ": " + why.command));
+  lines.add("agent", r.run + (why.start ? ": " + why.start->object : ""));
   lines.add("time", rfc3339(r.wall_ns));
   if (r.started != 0) {
     lines.add("process", std::to_string(r.pid) + ", started at tick " + std::to_string(r.started) +
                              ", child of " + std::to_string(r.parent));
   }
   if (r.exec != 0) lines.add("image", "started by " + r.run + '-' + std::to_string(r.exec));
+  if (why.program)
+    lines.add("program",
+              why.program->object + " (" + why.program->id() + "), pid " + std::to_string(r.pid));
   lines.add("attempt", r.call.empty() ? r.object : r.call + ' ' + r.object);
   lines.add(r.kind == RecordKind::kStart ? "workspace" : "asked as", r.asked);
   for (size_t i = 0; i < r.argv.size(); ++i)
@@ -130,7 +152,7 @@ void print_text(const Explanation& why, std::ostream& out) {
   lines.add("tool", r.tool);
   lines.add("words of", r.sources);
   lines.add("permit", r.permit);
-  if (r.kind == RecordKind::kGiven) lines.add("sha256", hex_of(r.sha256));
+  if (!r.sha256.empty()) lines.add("sha256", hex_of(r.sha256));
   lines.add("intent", r.intent.empty() ? "" : r.intent + " (the agent's own words)");
   print_kept_out(why, lines);
   lines.add("verdict", verdict_text(r));
@@ -144,6 +166,7 @@ void print_text(const Explanation& why, std::ostream& out) {
   if (r.kind == RecordKind::kApproval)
     lines.add("answer", r.grade + (r.argument.empty() ? "" : " by " + r.argument));
   print_origin(why, lines);
+  print_chain(why, lines);
   lines.add("raised to", r.raised);
   if (why.outcome) {
     const Record& o = *why.outcome;
@@ -151,24 +174,11 @@ void print_text(const Explanation& why, std::ostream& out) {
                              (o.grade.empty() ? "" : ", " + o.grade) + " (" + o.id() + ')');
   }
   lines.add("token", r.token);
+  if (why.start) lines.add("policy", hex_of(why.start->digest));
   if (r.kind == RecordKind::kGap)
     lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
   lines.add("log", why.index ? "record " + std::to_string(*why.index) + " of the sealed log"
                              : std::string("not sealed yet"));
-}
-
-JsonObject step_json(const Record& r) {
-  JsonObject step;
-  step.text("id", r.id())
-      .text("time", rfc3339(r.wall_ns))
-      .text("agent", r.run)
-      .text("call", r.call);
-  step.text("object", r.object)
-      .text("rule", r.rule)
-      .text("origins", r.origins)
-      .text("raised", r.raised)
-      .text("why", r.why);
-  return step;
 }
 
 void print_json(const Explanation& why, std::ostream& out) {
@@ -185,13 +195,23 @@ void print_json(const Explanation& why, std::ostream& out) {
       .text("rule", r.rule)
       .text("reason", r.reason)
       .text("token", r.token);
-  object.text("origins", r.origins).number("errno", error).text("command", why.command);
+  object.text("origins", r.origins)
+      .number("errno", error)
+      .text("command", why.start ? why.start->object : "");
   object.text("asked", r.asked).list("argv", r.argv).text("why", r.why).text("origin", why.origin);
   object.text("argument", r.argument).text("raised", r.raised);
   object.text("tool", r.tool).text("sources", r.sources).text("permit", r.permit);
   object.text("intent", r.intent).text("sha256", hex_of(r.sha256));
   if (why.raised_by) object.object("came_in_by", step_json(*why.raised_by));
   if (why.wrote) object.object("written_by", step_json(*why.wrote));
+  if (why.program) object.object("program", step_json(*why.program));
+  if (!why.chain.empty()) {
+    std::vector<JsonObject> chain;
+    for (size_t i = why.chain.size(); i > 0; --i)
+      chain.push_back(step_json(why.chain[i - 1].record));
+    object.objects("chain", chain);
+  }
+  if (why.start) object.text("policy", hex_of(why.start->digest));
   std::vector<std::string> kept_out, erased;
   for (const KeptOut& kept : why.kept_out) (kept.value ? kept_out : erased).push_back(kept.name);
   object.list("kept_out", kept_out).list("erased", erased);

@@ -3,7 +3,6 @@
 #include <time.h>
 
 #include <cstdio>
-#include <map>
 #include <ostream>
 
 #include "agentd/cli/verbs.h"
@@ -16,9 +15,6 @@ using cli::escape;
 using kernel::Record;
 using kernel::RecordKind;
 
-constexpr size_t kMaxCandidates = 8;
-constexpr uint8_t kWriteVerb = static_cast<uint8_t>(kernel::Verb::kWrite) + 1;
-
 std::string quoted(const std::string& untrusted) {
   std::string out = "\"";
   for (const char c : escape(untrusted)) {  // after escape() only these two are left to JSON
@@ -28,83 +24,10 @@ std::string quoted(const std::string& untrusted) {
   return out + '"';
 }
 
-// errno of the outcome of each certificate, where it is not 0.
-Result<std::map<std::string, uint32_t>> outcome_errors(const LogSnapshot& log) {
-  std::map<std::string, uint32_t> errors;
-  CG_CHECK(log.each([&](const LogEntry& entry) {
-    const Record& r = entry.record;
-    if (r.kind == RecordKind::kOutcome && r.error != 0)
-      errors[r.run + '-' + std::to_string(r.ref)] = r.error;
-    return ok();
-  }));
-  return errors;
-}
-
 // Records about the keeping of the log, not about a call.
 bool tells_of_the_log(RecordKind kind) {
   return kind == RecordKind::kHalt || kind == RecordKind::kThrottle ||
          kind == RecordKind::kErased || kind == RecordKind::kPruned;
-}
-
-JsonObject json_line(const Record& r, uint32_t error) {
-  JsonObject line;
-  line.text("id", r.id())
-      .text("time", rfc3339(r.wall_ns))
-      .text("agent", r.run)
-      .number("seq", r.seq);
-  line.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r)).text("call", r.call);
-  line.text("object", r.object)
-      .text("rule", r.rule)
-      .text("reason", r.reason)
-      .text("token", r.token);
-  line.text("origins", r.origins).text("raised", r.raised).number("errno", error);
-  const std::string about = r.run + '-' + std::to_string(r.ref);
-  if (r.kind == RecordKind::kOutcome) line.text("of", about);
-  if (r.kind == RecordKind::kApproval && r.ref != 0) line.text("of", about).text("by", r.argument);
-  if (verdict_of(r)[0] != '\0' && r.ref != 0) line.text("approval", about);
-  if (r.risk != 0) line.text("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
-  if (!r.grade.empty()) line.text("grade", r.grade);
-  if (!r.tool.empty()) line.text("tool", r.tool);
-  if (!r.sources.empty()) line.text("sources", r.sources);
-  if (!r.permit.empty()) line.text("permit", r.permit);
-  if (!r.intent.empty()) line.text("intent", r.intent);
-  if (r.pid != 0) line.number("pid", r.pid);
-  if (r.started != 0) line.number("started", r.started).number("parent", r.parent);
-  if (r.exec != 0) line.text("exec", r.run + '-' + std::to_string(r.exec));
-  if (tells_of_the_log(r.kind)) {
-    if (r.ref != 0) line.text("of", r.run + '-' + std::to_string(r.ref));
-    line.text("why", r.why).number("count", r.count).text("argument", r.argument);
-    if (r.since != 0) line.number("since_boot_ns", static_cast<uint64_t>(r.since));
-  }
-  return line;
-}
-
-std::string text_line(const Record& r, uint32_t error) {
-  const std::string verdict = verdict_of(r);
-  std::string line = rfc3339(r.wall_ns) + "  " + r.id() + "  " +
-                     (verdict.empty() ? std::string(record_kind_text(r.kind)) : verdict);
-  // Loud: nobody takes an observed run for a guarded one.
-  if (r.grade == kernel::kObservedGrade)
-    line += r.kind == RecordKind::kStart ? "  OBSERVING" : "  WOULD BE REFUSED";
-  auto add = [&](const char* name, const std::string& value) {
-    if (!value.empty()) line += std::string("  ") + name + escape(value);
-  };
-  add("", r.call);
-  add("", r.object);
-  add("rule=", r.rule);
-  add("tool=", r.tool);
-  add("reason=", r.reason);
-  add("origins=", r.origins);
-  if (r.kind == RecordKind::kRaise) add("raised=", r.raised);
-  if (error != 0) line += "  errno=" + std::to_string(error);
-  if (r.kind == RecordKind::kApproval) add("", r.grade);
-  if (r.risk != 0) add("risk=", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
-  const std::string about = r.run + '-' + std::to_string(r.ref);
-  if (r.kind == RecordKind::kOutcome || (r.kind == RecordKind::kApproval && r.ref != 0))
-    line += "  of=" + about;
-  if (verdict_of(r)[0] != '\0' && r.ref != 0) line += "  approval=" + about;
-  if (tells_of_the_log(r.kind)) add("", r.why);
-  return line;
 }
 
 }  // namespace
@@ -145,6 +68,20 @@ JsonObject& JsonObject::object(std::string_view name, const JsonObject& value) {
   return *this;
 }
 
+JsonObject& JsonObject::objects(std::string_view name, const std::vector<JsonObject>& values) {
+  key(name);
+  body_ += '[';
+  for (size_t i = 0; i < values.size(); ++i) body_ += (i > 0 ? "," : "") + values[i].str();
+  body_ += ']';
+  return *this;
+}
+
+JsonObject& JsonObject::boolean(std::string_view name, bool value) {
+  key(name);
+  body_ += value ? "true" : "false";
+  return *this;
+}
+
 std::string rfc3339(int64_t wall_ns) {
   constexpr int64_t kSecond = 1000000000;
   int64_t fraction = wall_ns % kSecond;
@@ -181,98 +118,79 @@ bool label_has(std::string_view label, std::string_view origin) {
   return false;
 }
 
-Status list_records(const LogSnapshot& log, Format format, std::ostream& out) {
-  CG_TRY(const auto errors, outcome_errors(log));
-  BlobStore blobs(log.dir());
-  return log.each([&](const LogEntry& entry) -> Status {
-    CG_TRY(const Record r, blobs.shown(entry.record));
-    // Nothing that the agent did: its program had not been started.
-    if (r.kind == RecordKind::kRefusal && r.grade == kernel::kSelfTestGrade) return ok();
-    uint32_t error = r.error;
-    if (r.kind == RecordKind::kCertificate) {
-      const auto found = errors.find(r.id());
-      error = found == errors.end() ? 0 : found->second;
-    }
-    out << (format == Format::kJson ? json_line(r, error).str() : text_line(r, error)) << '\n';
-    return out ? ok() : Status(fail("the output was closed"));
-  });
+JsonObject record_json(const Record& r, uint32_t error) {
+  JsonObject line;
+  line.text("id", r.id())
+      .text("time", rfc3339(r.wall_ns))
+      .text("agent", r.run)
+      .number("seq", r.seq);
+  line.text("kind", record_kind_text(r.kind)).text("verdict", verdict_of(r)).text("call", r.call);
+  line.text("object", r.object)
+      .text("rule", r.rule)
+      .text("reason", r.reason)
+      .text("token", r.token);
+  line.text("origins", r.origins).text("raised", r.raised).number("errno", error);
+  const std::string about = r.run + '-' + std::to_string(r.ref);
+  if (r.kind == RecordKind::kOutcome) line.text("of", about);
+  if (r.kind == RecordKind::kApproval && r.ref != 0) line.text("of", about).text("by", r.argument);
+  if (verdict_of(r)[0] != '\0' && r.ref != 0) line.text("approval", about);
+  if (r.risk != 0) line.text("risk", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
+  if (!r.grade.empty()) line.text("grade", r.grade);
+  if (!r.tool.empty()) line.text("tool", r.tool);
+  if (!r.sources.empty()) line.text("sources", r.sources);
+  if (!r.permit.empty()) line.text("permit", r.permit);
+  if (!r.intent.empty()) line.text("intent", r.intent);
+  if (r.pid != 0) line.number("pid", r.pid);
+  if (r.started != 0) line.number("started", r.started).number("parent", r.parent);
+  if (r.exec != 0) line.text("exec", r.run + '-' + std::to_string(r.exec));
+  if (tells_of_the_log(r.kind)) {
+    if (r.ref != 0) line.text("of", about);
+    line.text("why", r.why).number("count", r.count).text("argument", r.argument);
+    if (r.since != 0) line.number("since_boot_ns", static_cast<uint64_t>(r.since));
+  }
+  return line;
 }
 
-namespace {
-
-// First pass of explain: which record is meant.
-Result<LogEntry> find_record(const LogSnapshot& log, const std::string& id) {
-  if (id.empty()) return fail("no id was given");
-  std::optional<LogEntry> exact, only;
-  std::vector<std::string> candidates;
-  CG_CHECK(log.each([&](const LogEntry& entry) {
-    const std::string its = entry.record.id();
-    if (!its.starts_with(id)) return ok();
-    if (its == id && !exact) exact = entry;
-    if (candidates.empty()) only = entry;
-    if (candidates.size() <= kMaxCandidates) candidates.push_back(its);
-    return ok();
-  }));
-  if (exact) return std::move(*exact);
-  if (candidates.size() == 1) return std::move(*only);
-  if (candidates.empty()) return fail("no record has the id " + id + " (see: certgate audit list)");
-  std::string several = id + " is the start of several ids:";
-  for (size_t i = 0; i < candidates.size() && i < kMaxCandidates; ++i)
-    several += ' ' + candidates[i];
-  return fail(several + (candidates.size() > kMaxCandidates ? " …" : ""));
+std::string record_text(const Record& r, uint32_t error) {
+  const std::string verdict = verdict_of(r);
+  std::string line = rfc3339(r.wall_ns) + "  " + r.id() + "  " +
+                     (verdict.empty() ? std::string(record_kind_text(r.kind)) : verdict);
+  // Loud: nobody takes an observed run for a guarded one.
+  if (r.grade == kernel::kObservedGrade)
+    line += r.kind == RecordKind::kStart ? "  OBSERVING" : "  WOULD BE REFUSED";
+  auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) line += std::string("  ") + name + escape(value);
+  };
+  add("", r.call);
+  add("", r.object);
+  add("rule=", r.rule);
+  add("tool=", r.tool);
+  add("reason=", r.reason);
+  add("origins=", r.origins);
+  if (r.kind == RecordKind::kRaise) add("raised=", r.raised);
+  if (error != 0) line += "  errno=" + std::to_string(error);
+  if (r.kind == RecordKind::kApproval) add("", r.grade);
+  if (r.risk != 0) add("risk=", kernel::risk_text(static_cast<kernel::Risk>(r.risk)));
+  const std::string about = r.run + '-' + std::to_string(r.ref);
+  if (r.kind == RecordKind::kOutcome || (r.kind == RecordKind::kApproval && r.ref != 0))
+    line += "  of=" + about;
+  if (verdict[0] != '\0' && r.ref != 0) line += "  approval=" + about;
+  if (tells_of_the_log(r.kind)) add("", r.why);
+  return line;
 }
 
-// Whose write it was that another run had to rise for: certified after that.
-Status find_writer(const LogSnapshot& log, const Record& raise, std::optional<Record>& writer) {
-  writer.reset();
-  return log.each([&](const LogEntry& entry) {
-    const Record& r = entry.record;
-    const bool write = r.kind == RecordKind::kCertificate && r.verb == kWriteVerb;
-    if (write && r.run != raise.run && r.ino == raise.ino && r.boot_ns >= raise.boot_ns &&
-        (!writer || r.boot_ns < writer->boot_ns))
-      writer = r;
-    return ok();
-  });
-}
-
-}  // namespace
-
-Result<Explanation> explain(const LogSnapshot& log, const std::string& id) {
-  CG_TRY(LogEntry entry, find_record(log, id));
-  Explanation why;
-  why.record = std::move(entry.record);
-  why.index = entry.index;
-  const Record& subject = why.record;
-  why.origin = subject.culprit;
-  BlobStore blobs(log.dir());
-  bool before = true;  // the records that came before the subject, over all runs
-  CG_CHECK(log.each([&](const LogEntry& other) -> Status {
-    const Record& r = other.record;
-    const bool same_run = r.run == subject.run;
-    if (same_run && r.seq == subject.seq) before = false;
-    if (same_run && r.kind == RecordKind::kStart) {
-      CG_TRY(const Record start, blobs.shown(r));
-      why.command = start.object;
-      why.from_start = label_has(r.origins, why.origin) || label_has(r.raised, why.origin);
-    }
-    if (same_run && r.kind == RecordKind::kOutcome && r.ref == subject.seq) why.outcome = r;
-    const bool raise = r.kind == RecordKind::kRaise;
-    if (r.kind != RecordKind::kCertificate && !raise) return ok();
-    if (same_run && r.seq < subject.seq && !why.raised_by && label_has(r.raised, why.origin))
-      why.raised_by = r;
-    if (raise) return ok();
-    // A creation names the inode of its directory: the path counts too.
-    const bool same_object = (r.object == subject.object && !r.object.empty()) || (r.ino != 0 && r.ino == subject.ino);
-    if (before && r.verb == kWriteVerb && same_object && label_has(r.origins, why.origin))
-      why.wrote = r;
-    return ok();
-  }));
-  if (why.raised_by) why.from_start = false;
-  if (why.raised_by && why.raised_by->kind == RecordKind::kRaise)
-    CG_CHECK(find_writer(log, *why.raised_by, why.wrote));
-  CG_TRY(why.kept_out, blobs.values(why.record));
-  CG_TRY(why.record, blobs.shown(std::move(why.record)));
-  return why;
+JsonObject step_json(const Record& r) {
+  JsonObject step;
+  step.text("id", r.id())
+      .text("time", rfc3339(r.wall_ns))
+      .text("agent", r.run)
+      .text("call", r.call);
+  step.text("object", r.object)
+      .text("rule", r.rule)
+      .text("origins", r.origins)
+      .text("raised", r.raised)
+      .text("why", r.why);
+  return step;
 }
 
 }  // namespace certgate::agentd

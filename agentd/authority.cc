@@ -22,7 +22,7 @@
 #include "agentd/state_dir.h"
 #include "agentd/token_make.h"
 #include "agentd/token_store.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "supervisor/blob_file.h"
 
 namespace certgate::agentd {

@@ -7,7 +7,7 @@
 #include <charconv>
 
 #include "agentd/state_dir.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "sandbox/fd.h"
 #include "supervisor/blob_file.h"
 
@@ -47,7 +47,7 @@ std::string* place_of(Record& record, const std::string& name) {
 Status overwrite(int fd, const Blob& blob, const std::string& path) {
   const std::vector<uint8_t> zeros(blob.size, 0);
   std::vector<uint8_t> frame;
-  if (!kernel::append_frame(zeros.data(), zeros.size(), frame)) return fail(path + ": no blob");
+  if (!supervisor::append_frame(zeros.data(), zeros.size(), frame)) return fail(path + ": no blob");
   for (size_t done = 0; done < frame.size();) {
     const ssize_t n = ::pwrite(fd, frame.data() + done, frame.size() - done,
                                static_cast<off_t>(blob.offset + done));

@@ -8,7 +8,7 @@
 #include <cerrno>
 
 #include "agentd/state_dir.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 
 namespace certgate::agentd {
 namespace {
@@ -32,17 +32,17 @@ Result<std::optional<std::string>> read_optional(int dir, const std::string& pat
 
 }  // namespace
 
-Result<LogSnapshot> LogSnapshot::open(const std::string& state_dir) {
+Result<LogSnapshot> LogSnapshot::open(const std::string& state_dir, Files files) {
   LogSnapshot snapshot;
   snapshot.dir_ = UniqueFd(::open(state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!snapshot.dir_) return fail_errno("state directory " + state_dir, errno);
-  if (Status done = snapshot.read_moment(); !done) {
+  if (Status done = snapshot.read_moment(files); !done) {
     return fail("state directory " + state_dir + ": " + done.error().what, done.error().code);
   }
   return snapshot;
 }
 
-Status LogSnapshot::read_moment() {
+Status LogSnapshot::read_moment(Files files) {
   CG_TRY(const DirLock lock, DirLock::shared(dir_.get()));
   CG_TRY(key_line_, read_optional(dir_.get(), "key.pub"));
   CG_TRY(last_, read_optional(dir_.get(), "checkpoint.last"));
@@ -50,23 +50,50 @@ Status LogSnapshot::read_moment() {
   if (!key_line_ && !last_ && !published_) {
     return fail("there is no log of certgate in it (no key.pub, no checkpoint)", ENOENT);
   }
-  CG_CHECK(read_tree("log", 0));
-  std::sort(paths_.begin(), paths_.end());
-  find_first_bundle();
+  if (files == Files::kEdge) {
+    CG_CHECK(read_edge());
+  } else {
+    CG_CHECK(read_tree("log", 0));
+    std::sort(paths_.begin(), paths_.end());
+  }
+  find_first_bundle(files);
   return read_segments();
 }
 
-// Only full bundles that are followed by others are ever pruned: the last one always is there.
-void LogSnapshot::find_first_bundle() {
+Status LogSnapshot::read_edge() {
+  CG_TRY(const Checkpoint edge, checkpoint());
+  for (unsigned level = 0; level <= kMaxTileLevel + 1; ++level) {
+    const unsigned named = level > kMaxTileLevel ? kEntriesLevel : level;
+    const LevelShape shape = level_shape(named, edge.size);
+    if (shape.width == 0) continue;
+    const std::string path = tile_path(named, shape.full, shape.width);
+    CG_TRY(std::string bytes, read_file(dir_.get(), path, kMaxBundleBytes));
+    partial_.emplace(path, std::move(bytes));
+  }
+  return ok();
+}
+
+// Only full bundles that are followed by others are ever pruned, from the first on, so that what is
+// left begins somewhere: found by halves.
+void LogSnapshot::find_first_bundle(Files files) {
   const Result<Checkpoint> at = checkpoint();
   if (!at) return;
-  const uint64_t full = level_shape(kEntriesLevel, at->size).full;
-  const auto missing = [this](uint64_t i) {
+  const auto missing = [&](uint64_t i) {
     const std::string path = tile_path(kEntriesLevel, i, kTileWidth);
-    return !std::binary_search(paths_.begin(), paths_.end(), path);
+    return files == Files::kAll ? !std::binary_search(paths_.begin(), paths_.end(), path)
+                                : ::faccessat(dir_.get(), path.c_str(), F_OK, 0) != 0;
   };
-  if (full > paths_.size() * kTileWidth) return;  // no log of ours has so few hash tiles
-  while (first_bundle_ < full && missing(first_bundle_)) ++first_bundle_;
+  uint64_t first = 0, last = level_shape(kEntriesLevel, at->size).full;
+  if (last == 0 || !missing(0)) return;
+  while (first < last) {
+    const uint64_t middle = first + (last - first) / 2;
+    if (missing(middle)) {
+      first = middle + 1;
+    } else {
+      last = middle;
+    }
+  }
+  first_bundle_ = first;
 }
 
 Status LogSnapshot::read_tree(const std::string& directory, size_t depth) {
@@ -180,8 +207,9 @@ Status LogSnapshot::each_unsealed(const Segment& segment, uint64_t sealed_seq,
         ::pread(segment.fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return disk_error("segment of " + segment.run, errno);
-    kernel::FrameReader reader(bytes.data(), static_cast<size_t>(n));
-    for (kernel::Frame f = reader.next(); f.state == kernel::Frame::kOk; f = reader.next()) {
+    supervisor::FrameReader reader(bytes.data(), static_cast<size_t>(n));
+    for (supervisor::Frame f = reader.next(); f.state == supervisor::Frame::kOk;
+         f = reader.next()) {
       CG_TRY(kernel::Record record, kernel::decode_record(f.data, f.size));
       if (record.run == segment.run && record.seq > sealed_seq) {
         CG_CHECK(visit(LogEntry{std::move(record), std::nullopt}));

@@ -7,6 +7,7 @@
 // full tiles never change, and segments are held open, so a slow reader makes no writer wait.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -34,7 +35,10 @@ class LogSnapshot {
     uint64_t size = 0;
   };
 
-  static Result<LogSnapshot> open(const std::string& state_dir);
+  // kEdge: paths() stays empty and only the partial tiles of the checkpoint are copied: what a
+  // question needs of a log of many files.
+  enum class Files : uint8_t { kAll, kEdge };
+  static Result<LogSnapshot> open(const std::string& state_dir, Files files = Files::kAll);
 
   int dir() const { return dir_.get(); }  // the state directory
   // key.pub, checkpoint.last, log/checkpoint as they were; none when missing.
@@ -55,14 +59,16 @@ class LogSnapshot {
   Result<Checkpoint> checkpoint() const;
   // Sealed records in order, then those of segments that are not sealed yet. Stops at an error.
   Status each(const std::function<Status(const LogEntry&)>& visit) const;
-
- private:
-  Status read_moment();
-  Status read_tree(const std::string& directory, size_t depth);
-  void find_first_bundle();
-  Status read_segments();
+  // The records of one segment after `sealed_seq`.
   Status each_unsealed(const Segment& segment, uint64_t sealed_seq,
                        const std::function<Status(const LogEntry&)>& visit) const;
+
+ private:
+  Status read_moment(Files files);
+  Status read_edge();
+  Status read_tree(const std::string& directory, size_t depth);
+  void find_first_bundle(Files files);
+  Status read_segments();
 
   sandbox::UniqueFd dir_;
   std::optional<std::string> key_line_, last_, published_;

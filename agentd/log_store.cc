@@ -12,7 +12,7 @@
 #include <set>
 
 #include "agentd/sealed_log.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "supervisor/log_room.h"
 
 namespace certgate::agentd {
@@ -99,7 +99,7 @@ Status append_record(int segment, const Record& record) {
   std::vector<uint8_t> bytes;
   kernel::encode_record(record, bytes);
   std::vector<uint8_t> frame;
-  if (!kernel::append_frame(bytes.data(), bytes.size(), frame))
+  if (!supervisor::append_frame(bytes.data(), bytes.size(), frame))
     return fail("segment: a record is too large");
   ssize_t n = 0;
   do {
@@ -158,11 +158,11 @@ Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) 
   batch.next_seq = tail.next_seq_;
   batch.ended = tail.ended_;
   CG_TRY(batch.bytes, read_chunk(tail.fd_.get(), tail.offset_, size, name));
-  kernel::FrameReader reader(batch.bytes.data(), batch.bytes.size());
+  supervisor::FrameReader reader(batch.bytes.data(), batch.bytes.size());
   while (batch.entries.size() < kMaxBatchRecords) {
-    const kernel::Frame frame = reader.next();
-    if (frame.state == kernel::Frame::kDamaged) batch.damage = "a damaged frame";
-    if (frame.state != kernel::Frame::kOk) break;
+    const supervisor::Frame frame = reader.next();
+    if (frame.state == supervisor::Frame::kDamaged) batch.damage = "a damaged frame";
+    if (frame.state != supervisor::Frame::kOk) break;
     Result<Record> record = kernel::decode_record(frame.data, frame.size);
     const Status accepted =
         record ? accept_record(*record, tail.run_, batch) : Status(record.error());
@@ -275,10 +275,10 @@ Status LogStore::Impl::resume(SegmentTail& tail, const Record& last) {
   while (tail.offset_ < end && tail.next_seq_ <= last.seq) {
     CG_TRY(const Batch batch, next_batch(tail, end));
     if (batch.entries.empty()) break;  // less is left than was sealed: a gap record will say so
-    kernel::FrameReader reader(batch.bytes.data(), batch.bytes.size());
+    supervisor::FrameReader reader(batch.bytes.data(), batch.bytes.size());
     while (reader.offset() < batch.consumed && tail.next_seq_ <= last.seq) {
-      const kernel::Frame frame = reader.next();
-      if (frame.state != kernel::Frame::kOk) break;
+      const supervisor::Frame frame = reader.next();
+      if (frame.state != supervisor::Frame::kOk) break;
       ++tail.next_seq_;
       tail.ended_ = false;
     }

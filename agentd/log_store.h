@@ -14,7 +14,7 @@
 //   checkpoint.last                copy of the last signed checkpoint, written before
 //   log/checkpoint log/checkpoint                 C2SP tlog-checkpoint log/tile/<L>/<N>[.p/<W>]
 //   C2SP tlog-tiles hash tiles log/tile/entries/<N>[.p/<W>]   entry bundles: u16 BE length |
-//   record, 256 to a full one segments/<run>.seg             frames (kernel/frame.h) of a run that
+//   record, 256 to a full one segments/<run>.seg             frames (supervisor/frame.h) of a run that
 //   is not wholly sealed tmp/                           files on their way to their place
 //
 //   blobs/<run>                    what was kept out of records; segments/<run>.blobs while it

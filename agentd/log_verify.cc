@@ -4,8 +4,12 @@
 #include <cerrno>
 #include <map>
 #include <set>
+#include <unordered_set>
 
+#include "agentd/audit_view.h"
+#include "agentd/log_reader.h"
 #include "agentd/log_snapshot.h"
+#include "agentd/proof.h"
 #include "kernel/merkle.h"
 
 namespace certgate::agentd {
@@ -48,13 +52,24 @@ class Verifier {
   Status check_pruned(uint64_t index);
   Status check_tile(unsigned level, uint64_t index, const std::vector<Digest>& computed);
   Status add_hash(unsigned level, const Digest& hash);
-  void check_record(const std::string& where, std::string_view bytes);
+  // Where a record lies; put into words only when there is something to say.
+  struct Place {
+    const std::string& path;
+    uint64_t index;
+    ptrdiff_t byte;
+    std::string text() const {
+      return path + ", record " + std::to_string(index) + " (byte " + std::to_string(byte) + ")";
+    }
+  };
+  void check_record(const Place& place, std::string_view bytes);
   Status check_runs();
   Status conclude();
+  void judge_complete();
 
   struct RunState {
     uint64_t last_seq = 0;
     bool stopped = false, gap = false;
+    std::unordered_set<uint64_t> open;  // certified execs without an outcome yet
   };
 
   const LogSnapshot& snapshot_;
@@ -62,11 +77,17 @@ class Verifier {
   Checkpoint checkpoint_;
   kernel::CompactRange range_;
   std::vector<std::vector<Digest>> levels_;
+  RunState& state_of(const std::string& run);
+
   std::map<std::string, RunState> runs_;
+  std::pair<const std::string, RunState>* last_run_ = nullptr;  // in runs_
+  Finding leaf_;    // the first record whose hash is not in its tile
+  Finding tile_;    // the first hash tile that is not what the entries make
+  Finding record_;  // the first record that is not one, or is out of sequence
+  Finding gap_;     // the first gap record
+  Finding open_;    // the first run with execs that have no outcome
+  uint64_t gaps_ = 0, unfinished_ = 0, live_ = 0;
   uint64_t prunable_ = 0;  // what the pruned records that are left allow
-  Finding leaf_;           // the first record whose hash is not in its tile
-  Finding tile_;           // the first hash tile that is not what the entries make
-  Finding record_;         // the first record that is not one, or is out of sequence
 };
 
 Result<std::string> Verifier::load(unsigned level, uint64_t index, size_t width) {
@@ -142,30 +163,57 @@ Status Verifier::check_files() {
   return ok();
 }
 
-void Verifier::check_record(const std::string& where, std::string_view bytes) {
+// Records of one run mostly follow one another.
+Verifier::RunState& Verifier::state_of(const std::string& run) {
+  if (last_run_ == nullptr || last_run_->first != run) last_run_ = &*runs_.try_emplace(run).first;
+  return last_run_->second;
+}
+
+void Verifier::check_record(const Place& place, std::string_view bytes) {
   const Result<Record> record =
       kernel::decode_record(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
-  if (!record) return record_.note(where, record.error().what);
-  const auto [found, first] = runs_.try_emplace(record->run);
-  RunState& state = found->second;
-  const std::string who = "run " + record->run + ": ";
+  if (!record) return record_.note(place.text(), record.error().what);
+  const size_t known = runs_.size();
+  RunState& state = state_of(record->run);
+  const auto who = [&] { return "run " + record->run + ": "; };
   if (record->kind == RecordKind::kPruned) prunable_ = std::max(prunable_, record->count);
-  if (first && snapshot_.first_bundle() > 0) state.last_seq = record->seq - 1;
+  if (runs_.size() != known && snapshot_.first_bundle() > 0) state.last_seq = record->seq - 1;
   if (record->seq != state.last_seq + 1) {
-    return record_.note(where, who + "seq " + std::to_string(record->seq) + " follows " +
-                                   std::to_string(state.last_seq));
+    return record_.note(place.text(), who() + "seq " + std::to_string(record->seq) + " follows " +
+                                          std::to_string(state.last_seq));
   }
   state.last_seq = record->seq;
   const bool gap = record->kind == RecordKind::kGap;
   if (state.gap || (state.stopped && !gap))
-    return record_.note(where, who + "a record after its end");
+    return record_.note(place.text(), who() + "a record after its end");
   const bool stop = record->kind == RecordKind::kStop;
   if (stop && record->count != record->seq - 1) {
-    return record_.note(where, who + "the stop record counts " + std::to_string(record->count) +
-                                   " records, there are " + std::to_string(record->seq - 1));
+    return record_.note(place.text(), who() + "the stop record counts " +
+                                          std::to_string(record->count) + " records, there are " +
+                                          std::to_string(record->seq - 1));
+  }
+  // Only an exec says how it ended whatever came of it; an open that was done has no outcome.
+  if (record->kind == RecordKind::kCertificate && record->call.starts_with("exec"))
+    state.open.insert(record->seq);
+  if (record->kind == RecordKind::kOutcome) state.open.erase(record->ref);
+  if (gap) {
+    gap_.note(place.text(), who() + "a gap record: " +
+                                (record->count == 0
+                                     ? std::string("the run was cut off before its stop record")
+                                     : std::to_string(record->count) + " bytes could not be read"));
+    ++gaps_;
   }
   state.gap = gap;
   state.stopped = state.stopped || stop;
+  if (!stop && !gap) return;
+  if (!state.open.empty()) {
+    unfinished_ += state.open.size();
+    open_.note(place.text(),
+               who() + "certificate " + record->run + '-' +
+                   std::to_string(*std::min_element(state.open.begin(), state.open.end())) +
+                   " has no outcome");
+    state.open.clear();
+  }
 }
 
 Status Verifier::check_tile(unsigned level, uint64_t index, const std::vector<Digest>& computed) {
@@ -209,9 +257,7 @@ Status Verifier::check_bundle(uint64_t index, size_t width) {
   if (!entries) return no(path, entries.error().what);
   for (size_t i = 0; i < entries->size(); ++i) {
     const std::string_view bytes = (*entries)[i];
-    check_record(path + ", record " + std::to_string(index * kTileWidth + i) + " (byte " +
-                     std::to_string(bytes.data() - bundle.data()) + ")",
-                 bytes);
+    check_record({path, index * kTileWidth + i, bytes.data() - bundle.data()}, bytes);
     const Digest leaf = kernel::leaf_hash(bytes.data(), bytes.size());
     range_.append(leaf);
     CG_CHECK(add_hash(0, leaf));
@@ -278,6 +324,7 @@ Status Verifier::check_runs() {
     }
     report.notes.push_back(where + ": live or interrupted, " + std::to_string(state.last_seq) +
                            " records sealed so far");
+    ++live_;
   }
   for (const std::string& run : open) {
     if (!runs_.contains(run)) report.notes.push_back("run " + run + ": no record sealed yet");
@@ -285,23 +332,99 @@ Status Verifier::check_runs() {
   return ok();
 }
 
+void Verifier::judge_complete() {
+  const std::string cut = unfinished_ == 0 ? std::string()
+                                           : "; " + std::to_string(unfinished_) +
+                                                 " execs of ended runs have no outcome, "
+                                                 "the first in " +
+                                                 open_.where + ": " + open_.what;
+  if (gaps_ > 0) {
+    report.complete = {"no", std::to_string(gaps_) + " of " + std::to_string(runs_.size()) +
+                                 " runs have a gap, the first in " + gap_.where + ": " + gap_.what +
+                                 cut};
+  } else if (live_ > 0) {
+    report.complete = {"so far", std::to_string(runs_.size()) + " runs, " + std::to_string(live_) +
+                                     " of them not ended" + cut};
+  } else {
+    report.complete = {
+        "yes", std::to_string(runs_.size()) + " runs, each without a gap from start to stop" + cut};
+  }
+}
+
 Status Verifier::run() {
-  CG_CHECK(check_signatures());
-  CG_CHECK(check_files());
-  CG_CHECK(check_entries());
-  CG_CHECK(conclude());
-  CG_CHECK(check_runs());
+  auto altered = [&](Status done) {
+    if (!done && done.error().code == kVerdictNo)
+      report.unaltered = {"no", report.where + ": " + report.what};
+    return done;
+  };
+  CG_CHECK(altered(check_signatures()));
+  CG_CHECK(altered(check_files()));
+  CG_CHECK(altered(check_entries()));
+  if (record_.found() && range_.root() == checkpoint_.root && !tile_.found()) {
+    report.unaltered = {"yes", ""};
+    report.complete = {"no", record_.where + ": " + record_.what};
+    return no(record_.where, record_.what);
+  }
+  CG_CHECK(altered(conclude()));
+  report.unaltered = {"yes", std::to_string(checkpoint_.size) + " records"};
+  if (Status runs = check_runs(); !runs) {
+    report.complete = {"no", report.where + ": " + report.what};
+    return runs;
+  }
+  judge_complete();
   report.good = true;
   return ok();
 }
 
+// Whether what somebody holds outside is the start of this log, and who cosigned it.
+Result<Verdict> judge_witnessed(const std::string& state_dir, const OutsideView& outside) {
+  if (outside.checkpoint.empty())
+    return Verdict{"none",
+                   "no checkpoint from outside was given (--checkpoint FILE, --witness KEY)"};
+  CG_TRY(LogReader log, LogReader::open(state_dir));
+  const Result<Checkpoint> held = open_cosigned(outside.checkpoint, log.key());
+  if (!held) return Verdict{"no", held.error().what};
+  if (held->size > log.size()) {
+    return Verdict{"no", "the checkpoint from outside has " + std::to_string(held->size) +
+                             " records, the log only " + std::to_string(log.size()) +
+                             ": it was cut back"};
+  }
+  CG_TRY(const Digest root, log.root_at(held->size));
+  if (root != held->root) {
+    return Verdict{"no", "the first " + std::to_string(held->size) +
+                             " records are not those of the checkpoint from outside"};
+  }
+  const Result<std::vector<Cosignature>> by = cosignatures(outside.checkpoint, outside.keys);
+  if (!by) return Verdict{"no", by.error().what};
+  const std::string first = "the first " + std::to_string(held->size) + " of " +
+                            std::to_string(log.size()) +
+                            " records are those of the checkpoint from outside";
+  if (by->empty())
+    return Verdict{outside.keys.empty() ? "held" : "none",
+                   first + ", which none of the given witnesses cosigned"};
+  std::string names;
+  for (const Cosignature& one : *by)
+    names += (names.empty() ? "" : ", ") + one.witness + " at " +
+             rfc3339(static_cast<int64_t>(one.time) * 1'000'000'000);
+  return Verdict{"yes", first + ", cosigned by " + names};
+}
+
 }  // namespace
 
-Result<VerifyReport> verify_log(const std::string& state_dir, const std::string& expected_key) {
+Result<VerifyReport> verify_log(const std::string& state_dir, const std::string& expected_key,
+                                const OutsideView& outside) {
   CG_TRY(const LogSnapshot snapshot, LogSnapshot::open(state_dir));
   Verifier verifier(snapshot, expected_key);
   const Status done = verifier.run();
   if (!done && done.error().code != kVerdictNo) return done.error();
+  if (verifier.report.unaltered.word == "yes") {
+    CG_TRY(verifier.report.witnessed, judge_witnessed(state_dir, outside));
+    if (verifier.report.witnessed.word == "no" && verifier.report.good) {
+      verifier.report.good = false;
+      verifier.report.where = "checkpoint from outside";
+      verifier.report.what = verifier.report.witnessed.detail;
+    }
+  }
   return std::move(verifier.report);
 }
 

@@ -54,12 +54,6 @@ Result<std::string_view> take_line(std::string_view& rest) {
   return line;
 }
 
-struct SignatureLine {
-  std::string_view name;
-  uint32_t id = 0;
-  std::vector<uint8_t> signature;
-};
-
 Result<SignatureLine> parse_signature_line(std::string_view line) {
   if (!line.starts_with(kSignaturePrefix))
     return fail("a signature line does not start with a dash");
@@ -231,6 +225,20 @@ Result<std::string> open_note(std::string_view note, const VerifierKey& key, siz
   if (!verified) return fail("note: no signature by " + key.name + " with the expected key id");
   if (signatures != nullptr) *signatures = count;
   return std::string(text);
+}
+
+Result<std::vector<SignatureLine>> signature_lines(std::string_view note) {
+  const size_t blank = note.rfind("\n\n");
+  if (note.size() > kMaxNoteBytes || blank == std::string_view::npos)
+    return fail("note: too long, or no blank line before the signatures");
+  std::vector<SignatureLine> lines;
+  for (std::string_view rest = note.substr(blank + 2); !rest.empty();) {
+    if (lines.size() == kMaxNoteSignatures) return fail("note: too many signatures");
+    CG_TRY(const std::string_view line, take_line(rest));
+    CG_TRY(SignatureLine parsed, parse_signature_line(line));
+    lines.push_back(std::move(parsed));
+  }
+  return lines;
 }
 
 Result<Checkpoint> open_checkpoint(std::string_view note, const VerifierKey& key) {

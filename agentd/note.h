@@ -66,6 +66,14 @@ std::string note_of(const std::string& text, const VerifierKey& key, const Signa
 // is their number, our own included.
 Result<std::string> open_note(std::string_view note, const VerifierKey& key, size_t* signatures);
 
+// The signature lines of a note, strictly parsed, unverified. The views are into `note`.
+struct SignatureLine {
+  std::string_view name;
+  uint32_t id = 0;
+  std::vector<uint8_t> signature;
+};
+Result<std::vector<SignatureLine>> signature_lines(std::string_view note);
+
 // open_note, Checkpoint::parse, and origin == key.name. Refuses signatures by other keys.
 Result<Checkpoint> open_checkpoint(std::string_view note, const VerifierKey& key);
 

@@ -13,8 +13,9 @@
 #include "agentd/duration.h"
 #include "agentd/limits_file.h"
 #include "agentd/policy_catalogue.h"
-#include "agentd/risk_file.h"
 #include "agentd/redact_file.h"
+#include "agentd/risk_file.h"
+#include "agentd/sandbox_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
 
@@ -48,10 +49,6 @@ class Compiler {
   void add_tools(TomlFile& file, const toml::node* node);
   void read_tools(TomlFile& file, TableReader& reader, Rule& rule);
   void add_rule(TomlFile& file, const toml::table& table);
-  void add_sandbox(TomlFile& file, const toml::node* node);
-  void add_home(TomlFile& file, TableReader& reader);
-  void add_home_file(TomlFile& file, const toml::node& at, const std::string& source,
-                     const std::string& target);
   void read_verbs(TomlFile& file, TableReader& reader, Rule& rule);
   void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
   void read_terms(TomlFile& file, TableReader& reader, Rule& rule);
@@ -362,78 +359,6 @@ void Compiler::add_rules(TomlFile& file, const toml::node* node) {
   });
 }
 
-void Compiler::add_home_file(TomlFile& file, const toml::node& at, const std::string& source,
-                             const std::string& target) {
-  const bool plain = source.find_first_of("*?") == std::string::npos &&
-                     target.find_first_of("*?") == std::string::npos;
-  if (!target.starts_with("~/") || !(source.starts_with("~/") || source.starts_with("/")) ||
-      !plain) {
-    return file.complain(at.source(),
-                         "a home file is \"~/path\", or in a table \"/host/path\" = \"~/path\", "
-                         "without '*' and '?'");
-  }
-  const std::string inside = expand_directory(target);
-  auto pattern = kernel::PathPattern::parse(inside + "/**");
-  if (!pattern) return file.complain(at.source(), pattern.error().what);
-  // What the operator gives is of origin operator, unless the file has a label of its own.
-  out_.policy.zones.push_back(
-      {"home-files", *std::move(pattern), kernel::Origin{kernel::OriginClass::kOperator, ""}, ""});
-  out_.home_files.push_back({source, inside, target, file.place(at.source())});
-}
-
-void Compiler::add_home(TomlFile& file, TableReader& reader) {
-  std::string home;
-  if (reader.text("home", home, Need::kOptional)) {
-    if (home != "fresh" && home != "kept")
-      return file.complain(reader.source("home"), "'home' is \"fresh\" or \"kept\"");
-    out_.home = home == "kept" ? HomePolicy::kKept : HomePolicy::kFresh;
-  }
-  const toml::node* files = reader.take("home_files", Need::kOptional);
-  if (files == nullptr) return;
-  if (const toml::table* table = files->as_table()) {
-    for (const auto& [key, value] : *table) {
-      const auto target = value.value_exact<std::string>();
-      add_home_file(file, value, std::string(key.str()), target.value_or(""));
-    }
-    return;
-  }
-  std::vector<std::string> list;
-  reader.texts("home_files", list, Need::kOptional);
-  for (const std::string& path : list) add_home_file(file, *files, path, path);
-}
-
-void Compiler::add_sandbox(TomlFile& file, const toml::node* node) {
-  if (node == nullptr) return;
-  const toml::table* table = node->as_table();
-  if (table == nullptr)
-    return file.complain(node->source(), "'sandbox' must be a table: [sandbox]");
-  TableReader reader(file, *table, "[sandbox]");
-  std::vector<std::string> read_only;
-  reader.texts("read_only", read_only, Need::kOptional);
-  reader.texts("env", out_.env_pass, Need::kOptional);
-  const toml::node* set_env = reader.take("set_env", Need::kOptional);
-  add_home(file, reader);
-  reader.done();
-  for (const std::string& path : read_only) {
-    const std::string full = expand_directory(path);
-    if (!full.starts_with("/"))
-      return file.complain(reader.source("read_only"), "'" + path + "' is not an absolute path");
-    out_.read_only.push_back(full);
-  }
-  if (set_env == nullptr) return;
-  if (!set_env->is_table())
-    return file.complain(set_env->source(), "'set_env' must be a table of strings");
-  TableReader variables(file, *set_env->as_table(), "set_env");
-  for (const auto& [key, value] : *set_env->as_table()) {
-    const std::string name(key.str());
-    std::string text;
-    if (name.empty() || name.find('=') != std::string::npos)
-      return file.complain(key.source(), "not a variable name");
-    if (variables.text(name.c_str(), text, Need::kRequired))
-      out_.env_set.emplace_back(name, expand_directory(text));
-  }
-}
-
 Status Compiler::add_file(const fs::path& path, size_t depth) {
   if (std::find(seen_.begin(), seen_.end(), path) != seen_.end())
     return ok();  // a diamond adds once
@@ -493,7 +418,9 @@ Status Compiler::add_text(const fs::path& path, const std::string& text, size_t 
   add_zones(file, zones);
   add_tools(file, tools);
   add_rules(file, rules);
-  add_sandbox(file, sandbox);
+  read_sandbox(
+      file, sandbox, [&](const std::string& directory) { return expand_directory(directory); },
+      out_);
   read_limits(file, limits, out_.limits);
   read_risk(file, risk, out_.policy.risk);
   read_redaction(file, redact, out_.redact);

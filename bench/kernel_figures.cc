@@ -16,7 +16,7 @@
 #include "agentd/signing_key.h"
 #include "agentd/token_make.h"
 #include "kernel/decide.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "kernel/merkle.h"
 #include "kernel/record.h"
 #include "kernel/rule_index.h"
@@ -198,7 +198,7 @@ class Kernel {
     bytes_.clear();
     frame_.clear();
     encode_record(record, bytes_);
-    return append_frame(bytes_.data(), bytes_.size(), frame_) && certificate != nullptr;
+    return supervisor::append_frame(bytes_.data(), bytes_.size(), frame_) && certificate != nullptr;
   }
 
  private:
@@ -347,8 +347,8 @@ Result<std::vector<KernelFigure>> kernel_figures(bool quick, const std::string& 
   return out;
 }
 
-std::string kernel_table(const std::vector<KernelFigure>& figures) {
-  std::string out = fmt::format("kernel: one thread, 100 rules unless said\n  {:<18} {:>10} {:>10} {:>12} {:>7}  what\n", "", "p50 us", "p99 us", "per second", "ratio");
+std::string kernel_table(const std::string& title, const std::vector<KernelFigure>& figures) {
+  std::string out = fmt::format("{}\n  {:<18} {:>10} {:>10} {:>12} {:>7}  what\n", title, "", "p50 us", "p99 us", "per second", "ratio");
   for (const KernelFigure& f : figures) {
     out += fmt::format("  {:<18} {:>10.2f} {:>10.2f} {:>12.0f} {:>7}  {}\n", f.name, f.median_us, f.p99_us, f.per_second,
                        f.ratio > 0 ? fmt::format("{:.2f}", f.ratio) : "-", f.what);

@@ -20,7 +20,7 @@ struct KernelFigure {
 // `directory`: where a policy file may be written and removed.
 Result<std::vector<KernelFigure>> kernel_figures(bool quick, const std::string& directory);
 
-std::string kernel_table(const std::vector<KernelFigure>& figures);
+std::string kernel_table(const std::string& title, const std::vector<KernelFigure>& figures);
 // One object a line; every key is always there: name, median_us, p99_us, per_second, ratio.
 std::string kernel_json(const std::vector<KernelFigure>& figures);
 // One line for each bar, and whether all were kept.

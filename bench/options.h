@@ -16,6 +16,7 @@ struct Options {
   bool check = false;
   bool help = false;
   bool kernel = false;             // the kernel figures instead of the cases
+  bool log = false;                // the figures of reading the log
   std::vector<std::string> only;   // names of cases; empty = all
 };
 

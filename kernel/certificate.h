@@ -97,15 +97,11 @@ class Certificate {
 
   const Digest& digest() const { return digest_; }
   const std::string& detail() const { return detail_; }  // see ActionForm
-  const std::vector<RuleUse>& rules() const {
-    return rules_;
-  }                                                          // one per verb needed, in verb order
+  const std::vector<RuleUse>& rules() const { return rules_; }  // one per verb and layer, in order
   const Label& decision_label() const { return decision_; }  // what was judged
   const Label& raised_to() const { return raised_; }         // sandbox label once performed
   const Label& object_label() const { return object_; }      // label the object will carry (writes)
-  const std::vector<uint32_t>& shut() const {
-    return shut_;
-  }  // held connections to shut down first
+  const std::vector<uint32_t>& shut() const { return shut_; }  // held connections to shut first
   Durability durability() const { return durability_; }
   const std::vector<MeterUse>& meters() const { return meters_; }  // the last token's first
   const std::string& approval() const { return approval_; }        // id; empty: none was needed
@@ -132,8 +128,7 @@ struct Refusal {
   std::string rule;  // id of the rule whose predicate failed, empty for SCOPE_MISSING
   std::string why;   // the rule's `why`, or what would help
   Origin origin;     // UNTRUSTED_ORIGIN, CLEARANCE_MISSING: the origin or tag that broke it
-  std::string
-      argument;    // which part carried it: "agent" (the sandbox's own label), "file", "held …"
+  std::string argument;  // which part carried it: "agent" (its own label), "file", "held …"
   Label decision;  // the label that was judged
   Risk risk = Risk::kLow;
   Digest digest{};           // APPROVAL_…: what must be approved,

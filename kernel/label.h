@@ -47,8 +47,7 @@ inline constexpr size_t kOriginClasses = 10;
 
 struct Origin {
   OriginClass cls = OriginClass::kUnknown;
-  std::string
-      detail;  // host, zone or agent id; "*" = any of the class; empty for the plain classes
+  std::string detail;  // host, zone or agent id; "*" = any of the class; empty for plain classes
 
   static Result<Origin> parse(std::string_view text);
   static Result<Origin> parse_tag(std::string_view text);  // "secret:env"

@@ -18,13 +18,12 @@
 // Path patterns (absolute, resolved paths inside the sandbox):
 //   /usr/bin/git    exactly this      /usr/**   everything below /usr, and /usr itself
 //   /a/*.c          '*' and '?' stay within one component      **  as a whole component only
-//   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …),
-//   wherever
-//                   that is: a workspace below /tmp or home is not part of it
+//   @private        whatever lives on a file system of the sandbox's own (/tmp, home, /proc, …):
+//                   a workspace below /tmp or home is not part of it
 // A forbid rule on write holds also against what would put another thing in the place of a
 // directory above: renaming it away or onto its name, a symlink or a file of that name
-// (OpenEffect::replaces). Argv patterns: one pattern per argument; "*" inside an argument matches
-// any bytes of it;
+// (OpenEffect::replaces).
+// Argv patterns: one per argument; "*" inside an argument matches any bytes of it;
 //   a last element "**" matches any number of further arguments (also none).
 // Host patterns: "a.test", "*.a.test" (any depth below a.test), an address, or a CIDR block. An
 //   internal address (address.h) is reached only by a block that lies within internal ranges.

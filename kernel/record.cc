@@ -72,8 +72,7 @@ constexpr size_t kLabelBytes = 8448;     // origins, raised
 static_assert(2 * kMaxRecordObjectBytes + kMaxRecordArgs * (kMaxRecordArgBytes + 3) +
                   7 * kWordBytes + 4 * kPartBytes + 2 * kSentenceBytes + 2 * kLabelBytes + 3 * 32 +
                   kMaxRecordDetailBytes + kMaxRecordLineage * kMaxCborHead +
-                  kMaxRecordBlobs * (kMaxRecordBlobBytes + 3) +
-                  (kKeys + 1) * (2 + kMaxCborHead) <=
+                  kMaxRecordBlobs * (kMaxRecordBlobBytes + 3) + (kKeys + 1) * (2 + kMaxCborHead) <=
               kMaxRecordBytes);
 static_assert(kMaxRecordBodyBytes + 1024 <= kMaxRecordBytes);
 
@@ -96,6 +95,14 @@ constexpr TextField kLast[] = {
     {kPermit, &Record::permit, kWordBytes},
     {kIntent, &Record::intent, kPartBytes},
 };
+
+struct NumberField {
+  Key key;
+  uint64_t Record::*member;
+};
+constexpr NumberField kNumbers[] = {{kSeq, &Record::seq},         {kIno, &Record::ino},
+                                    {kRef, &Record::ref},         {kCount, &Record::count},
+                                    {kStarted, &Record::started}, {kExec, &Record::exec}};
 
 // Bytes that are not UTF-8 become '?', one each, so that the length stays.
 void mend_utf8(uint8_t* data, size_t size) {
@@ -187,50 +194,39 @@ size_t room_for(const Record& r) {
   return room + std::min(r.blobs.size(), kMaxRecordBlobs) * (3 + kMaxRecordBlobBytes);
 }
 
+struct KindRow {
+  RecordKind kind;
+  const char* text;
+};
+constexpr KindRow kKinds[] = {
+    {RecordKind::kStart, "start"},
+    {RecordKind::kCertificate, "certificate"},
+    {RecordKind::kRefusal, "refusal"},
+    {RecordKind::kOutcome, "outcome"},
+    {RecordKind::kToken, "token"},
+    {RecordKind::kStop, "stop"},
+    {RecordKind::kGap, "gap"},
+    {RecordKind::kRaise, "raise"},
+    {RecordKind::kRevoke, "revoke"},
+    {RecordKind::kEpoch, "epoch"},
+    {RecordKind::kApproval, "approval"},
+    {RecordKind::kPolicy, "policy"},
+    {RecordKind::kGiven, "given"},
+    {RecordKind::kPermit, "permit"},
+    {RecordKind::kPolicyChange, "policy-change"},
+    {RecordKind::kHalt, "halt"},
+    {RecordKind::kThrottle, "throttle"},
+    {RecordKind::kErased, "erased"},
+    {RecordKind::kPruned, "pruned"},
+    {RecordKind::kAuditRead, "audit-read"},
+};
+
 }  // namespace
 
 const char* record_kind_text(RecordKind kind) {
-  switch (kind) {
-    case RecordKind::kStart:
-      return "start";
-    case RecordKind::kCertificate:
-      return "certificate";
-    case RecordKind::kRefusal:
-      return "refusal";
-    case RecordKind::kOutcome:
-      return "outcome";
-    case RecordKind::kToken:
-      return "token";
-    case RecordKind::kStop:
-      return "stop";
-    case RecordKind::kGap:
-      return "gap";
-    case RecordKind::kRaise:
-      return "raise";
-    case RecordKind::kRevoke:
-      return "revoke";
-    case RecordKind::kEpoch:
-      return "epoch";
-    case RecordKind::kApproval:
-      return "approval";
-    case RecordKind::kPolicy:
-      return "policy";
-    case RecordKind::kGiven:
-      return "given";
-    case RecordKind::kPermit:
-      return "permit";
-    case RecordKind::kPolicyChange:
-      return "policy-change";
-    case RecordKind::kHalt:
-      return "halt";
-    case RecordKind::kThrottle:
-      return "throttle";
-    case RecordKind::kErased:
-      return "erased";
-    case RecordKind::kPruned:
-      return "pruned";
-  }
-  return kNoKind;
+  const auto* row = std::find_if(std::begin(kKinds), std::end(kKinds),
+                                 [kind](const KindRow& r) { return r.kind == kind; });
+  return row == std::end(kKinds) ? kNoKind : row->text;
 }
 
 std::string Record::id() const { return run + "-" + std::to_string(seq); }
@@ -349,8 +345,6 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return record_kind_text(r.kind) == kNoKind ? Status(fail("an unknown kind")) : ok();
     case kRun:
       return read_text(in, kWordBytes, r.run);
-    case kSeq:
-      return read_number(in, UINT64_MAX, r.seq);
     case kWall:
       return read_integer(in, r.wall_ns);
     case kBoot:
@@ -367,20 +361,14 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return read_bytes(in, kMaxRecordObjectBytes, r.asked);
     case kDigest:
       return read_digest(in, r.digest);
-    case kIno:
-      return read_number(in, UINT64_MAX, r.ino);
     case kSha256:
       return read_digest(in, r.sha256);
     case kArgv:
       return read_list(in, kMaxRecordArgs, kMaxRecordArgBytes, r.argv);
-    case kRef:
-      return read_number(in, UINT64_MAX, r.ref);
     case kErrno:
       return read_small(in, UINT32_MAX, r.error);
     case kGrade:
       return read_text(in, kWordBytes, r.grade);
-    case kCount:
-      return read_number(in, UINT64_MAX, r.count);
     case kDetail:
       return read_bytes(in, kMaxRecordDetailBytes, r.detail);
     case kLineage:
@@ -395,21 +383,17 @@ Status read_field(CborReader& in, uint64_t key, Record& r) {
       return read_integer(in, r.since);
     case kBlobs:
       return read_list(in, kMaxRecordBlobs, kMaxRecordBlobBytes, r.blobs);
-    case kStarted:
-      return read_number(in, UINT64_MAX, r.started);
-    case kExec:
-      return read_number(in, UINT64_MAX, r.exec);
     case kParent:
       return read_number(in, UINT32_MAX, r.parent);
     default:
       break;
   }
-  for (const TextField& field : kMiddle) {
+  for (const NumberField& field : kNumbers)
+    if (field.key == key) return read_number(in, UINT64_MAX, r.*field.member);
+  for (const TextField& field : kMiddle)
     if (field.key == key) return read_text(in, field.max, r.*field.member);
-  }
-  for (const TextField& field : kLast) {
+  for (const TextField& field : kLast)
     if (field.key == key) return read_text(in, field.max, r.*field.member);
-  }
   return fail("an unknown key");
 }
 

@@ -93,6 +93,7 @@ enum class RecordKind : uint8_t {
   kThrottle = 16,  // calls were slowed down, as the agent made too many records
   kErased = 17,    // the blob `argument` of the record `object` was erased
   kPruned = 18,    // count: index of the first record that is kept
+  kAuditRead = 14,  // somebody read the log: object = who
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 

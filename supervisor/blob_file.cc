@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "kernel/merkle.h"
 
 namespace certgate::supervisor {
@@ -36,7 +36,7 @@ Result<std::vector<std::string>> BlobFile::add(const std::string& name, const st
     if (::getrandom(blob.data(), blob.size(), 0) != static_cast<ssize_t>(blob.size()))
       return fail_errno("salt for a blob", errno);
     blob.append(value, at, kMaxBlobValue);
-    if (!kernel::append_frame(blob.data(), blob.size(), frame_))
+    if (!supervisor::append_frame(blob.data(), blob.size(), frame_))
       return fail("a blob is too long for a frame", EMSGSIZE);
     const kernel::Digest commitment = kernel::sha256(blob.data(), blob.size());
     entries.emplace_back(commitment.begin(), commitment.end());
@@ -57,8 +57,8 @@ Status BlobFile::sync() {
 
 std::vector<Blob> read_blobs(std::string_view bytes) {
   std::vector<Blob> out;
-  kernel::FrameReader reader(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
-  for (kernel::Frame f = reader.next(); f.state == kernel::Frame::kOk; f = reader.next()) {
+  supervisor::FrameReader reader(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  for (supervisor::Frame f = reader.next(); f.state == supervisor::Frame::kOk; f = reader.next()) {
     if (f.size < kSaltBytes) break;
     Blob& blob = out.emplace_back();
     blob.commitment = kernel::sha256(f.data, f.size);

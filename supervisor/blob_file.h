@@ -4,7 +4,7 @@
 //   record.blobs.insert(…, entries…);
 //   for (const Blob& b : read_blobs(bytes)) …                  // afterwards; bytes are untrusted
 //
-// The file is append-only as the segment is: frames (kernel/frame.h) of salt (32) | value. The
+// The file is append-only as the segment is: frames (supervisor/frame.h) of salt (32) | value. The
 // record has SHA-256(salt | value) and the name, so it proves the value to whoever has the blob,
 // and says nothing to whoever has not. A value longer than a frame is several blobs of one name.
 // Erased: a frame of the same length, all zeros.

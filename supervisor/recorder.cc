@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "kernel/mutant.h"
 
 namespace certgate::supervisor {
@@ -134,7 +134,7 @@ Result<uint64_t> Recorder::write_locked(kernel::Record record, kernel::Durabilit
   encoded_.clear();
   if (!mutant(Mutant::kRecordFirst) || frame_.size() > kLateBytes) frame_.clear();
   kernel::encode_record(record, encoded_);
-  if (!kernel::append_frame(encoded_.data(), encoded_.size(), frame_)) {
+  if (!supervisor::append_frame(encoded_.data(), encoded_.size(), frame_)) {
     failed_ = true;
     return fail("a record is too long for a frame", EMSGSIZE);
   }

@@ -9,6 +9,8 @@
 #include "agentd/audit_view.h"
 #include "agentd/blob_store.h"
 #include "agentd/cli/verbs.h"
+#include "agentd/index/lineage.h"
+#include "agentd/log_store.h"
 
 namespace certgate::agentd::cli {
 namespace {
@@ -47,8 +49,9 @@ Result<Wish> parse(const Args& args) {
 Status erase(const Wish& wish) {
   CG_TRY(LogStore log, LogStore::open(wish.state));
   CG_CHECK(log.recover());
-  CG_TRY(const LogSnapshot snapshot, LogSnapshot::open(wish.state));
-  CG_TRY(const Explanation found, explain(snapshot, wish.id));
+  CG_TRY(Index index, Index::open(wish.state));
+  CG_TRY(const Explanation found, explain(index, wish.id));
+  index.release();
   const kernel::Record& record = found.record;
   std::string names;
   for (const KeptOut& kept : found.kept_out) {

@@ -56,7 +56,7 @@ int check(const Args& args) {
   PolicyContext context = kSomewhere;
   if (const std::string asked = words->option("--workspace"); !asked.empty()) {
     const auto real = directory(asked);
-    if (!real) return trouble(real.error());
+    if (!real) return policy_trouble(real.error());
     context.workspace = *real;
   }
   const bool layered = words->has("--workspace") || words->has("--admin-policy");
@@ -70,7 +70,7 @@ int check(const Args& args) {
     fmt::print("{{\"ok\":false,\"error\":{}}}\n", json_text(policy.error().what));
     return kNo;
   }
-  if (!policy) return trouble(policy.error());
+  if (!policy) return policy_trouble(policy.error());
   const std::string digest = hex(policy->policy.digest());
   if (words->flag("--json")) {
     fmt::print("{{\"ok\":true,\"name\":{},\"rules\":{},\"zones\":{},\"digest\":\"{}\"}}\n",
@@ -97,9 +97,9 @@ int show(const Args& args) {
   const PolicyContext context{words->option("--workspace", "/workspace"), "/home/agent"};
   if (!context.workspace.starts_with('/')) return usage_error("--workspace is an absolute path");
   const auto file = find_policy(words->plain[0]);
-  if (!file) return trouble(file.error());
+  if (!file) return policy_trouble(file.error());
   const auto compiled = load_policy(*file, context);
-  if (!compiled) return trouble(compiled.error());
+  if (!compiled) return policy_trouble(compiled.error());
   if (!words->flag("--effective")) {
     std::ifstream in(*file, std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
@@ -111,7 +111,7 @@ int show(const Args& args) {
              effective_text(*compiled));
   CompiledPolicy all = *compiled;
   if (auto added = add_layers(all, layers(*words, *file), context); !added)
-    return trouble(added.error());
+    return policy_trouble(added.error());
   if (all.layer_files.size() > 1) fmt::print("{}", layers_text(all));
   return 0;
 }
@@ -151,14 +151,14 @@ int explain(const Args& args) {
   if (!words->plain.empty()) return usage_error("the command comes after --");
   if (words->has("--record")) return explain_record(*words);
   const auto workspace = directory(words->option("--workspace", "."));
-  if (!workspace) return trouble(workspace.error());
+  if (!workspace) return policy_trouble(workspace.error());
   const PolicyContext context{*workspace, "/home/agent"};
   const auto compiled = load_layers(layers(*words, words->option("--policy", "default")), context);
-  if (!compiled) return trouble(compiled.error());
+  if (!compiled) return policy_trouble(compiled.error());
   const auto asked = asked_call(*words, *workspace);
   if (!asked) return usage_error(asked.error().what);
   const auto answer = ask(*compiled, context, *asked);
-  if (!answer) return trouble(answer.error());
+  if (!answer) return policy_trouble(answer.error());
   fmt::print("{}", explanation(compiled->policy, *answer));
   return std::holds_alternative<kernel::Certificate>(answer->verdict) ? 0 : kNo;
 }
@@ -170,7 +170,7 @@ int test(const Args& args) {
   size_t passed = 0, failed = 0;
   for (const std::string& table : words->plain) {
     const auto results = run_policy_table(table);
-    if (!results) return trouble(results.error());
+    if (!results) return policy_trouble(results.error());
     for (const CaseResult& one : *results) {
       ++(one.passed ? passed : failed);
       if (one.passed) continue;
@@ -193,7 +193,7 @@ int analyze_one(const Args& args) {
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 1) return usage_error("analyze takes one policy");
   const auto compiled = load(words->plain[0]);
-  if (!compiled) return trouble(compiled.error());
+  if (!compiled) return policy_trouble(compiled.error());
   size_t errors = 0, notes = 0;
   for (const Finding& found : analyze(compiled->policy)) {
     const bool wrong = found.severity == Severity::kError;
@@ -210,9 +210,9 @@ int diff(const Args& args) {
   if (!words) return usage_error(words.error().what);
   if (words->plain.size() != 2) return usage_error("diff takes two policies");
   const auto before = load(words->plain[0]), after = load(words->plain[1]);
-  if (!before || !after) return trouble((before ? after : before).error());
+  if (!before || !after) return policy_trouble((before ? after : before).error());
   const auto changes = differences(*before, *after, kSomewhere);
-  if (!changes) return trouble(changes.error());
+  if (!changes) return policy_trouble(changes.error());
   for (const Change& change : *changes) {
     fmt::print("{}\n  with    {}\n  before  {}\n  after   {}\n", change.what,
                escape(fmt::format("{}", fmt::join(change.labels, "; "))), change.before,

@@ -38,11 +38,11 @@ int pack(const Args& args) {
   if (words->has("--key") && words->has("--state"))
     return usage_error("pack signs with --key or with the key of --state, not both");
   const auto file = find_policy(words->plain[0]);
-  if (!file) return trouble(file.error());
+  if (!file) return policy_trouble(file.error());
   const auto payload = bundle_payload(*file);
-  if (!payload) return trouble(payload.error());
+  if (!payload) return policy_trouble(payload.error());
   const auto text = sealed(*words, *payload);
-  if (!text) return trouble(text.error());
+  if (!text) return policy_trouble(text.error());
   return write_out(*words, *text + "\n");
 }
 
@@ -52,13 +52,13 @@ int verify_bundle(const Args& args) {
   if (words->plain.size() != 1 || !words->has("--key"))
     return usage_error("verify takes one bundle and --key PUB");
   const auto key = read_public_key(words->option("--key"));
-  if (!key) return trouble(key.error());
+  if (!key) return policy_trouble(key.error());
   const auto text = read_bundle_text(words->plain[0]);
-  if (!text) return trouble(text.error());
+  if (!text) return policy_trouble(text.error());
   const auto bundle = open_bundle(*text, {*key});
-  if (!bundle) return trouble(fail(words->plain[0] + ": " + bundle.error().what));
+  if (!bundle) return policy_trouble(fail(words->plain[0] + ": " + bundle.error().what));
   const auto placed = place(*bundle, {"/workspace", "/home/agent"}, words->plain[0]);
-  if (!placed) return trouble(placed.error());
+  if (!placed) return policy_trouble(placed.error());
   const kernel::Digest digest = placed->policy.digest();
   fmt::print("{}: signed by ed25519:{}\n", escape(words->plain[0]),
              hex(bundle->signer.data(), bundle->signer.size()));

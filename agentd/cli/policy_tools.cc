@@ -36,9 +36,9 @@ Result<CompiledPolicy> policy_of(const Words& words, const RecordedRun& run) {
 
 int replay_run(const Words& words, const RecordedRun& run) {
   const auto policy = load_layers(layers(words, words.option("--replay")), run.context);
-  if (!policy) return trouble(policy.error());
+  if (!policy) return policy_trouble(policy.error());
   const auto done = replay(*policy, run);
-  if (!done) return trouble(done.error());
+  if (!done) return policy_trouble(done.error());
   for (size_t i = 0; i < done->refused.size() && i < kShownRefusals; ++i) {
     const auto& [record, answer] = done->refused[i];
     fmt::print("{}  {} {}\n  under   {}\n  {}\n", escape(record.id()), escape(record.call),
@@ -80,26 +80,26 @@ int learn(const Args& args) {
       return usage_error("--together is a number from 2 on");
   }
   const auto log = open_log(*words);
-  if (!log) return trouble(log.error());
+  if (!log) return policy_trouble(log.error());
   const auto run = read_run(*log, words->plain.empty() ? words->option("--run") : words->plain[0]);
-  if (!run) return trouble(run.error());
+  if (!run) return policy_trouble(run.error());
   if (words->has("--replay")) return replay_run(*words, *run);
   const auto observed = policy_of(*words, *run);
-  if (!observed) return trouble(observed.error());
+  if (!observed) return policy_trouble(observed.error());
   const auto base =
       compile_policy("base", "name = \"base\"\nextends = [\"base/system\"]\n", run->context);
-  if (!base) return trouble(base.error());
+  if (!base) return policy_trouble(base.error());
   const auto proposal = propose(*run, *observed, *base, options);
-  if (!proposal) return trouble(proposal.error());
+  if (!proposal) return policy_trouble(proposal.error());
   // What is not valid is not proposed, and what does not cover the run is not said to.
   const auto compiled = compile_policy("proposal", proposal->text, run->context);
-  if (!compiled) return trouble(compiled.error());
+  if (!compiled) return policy_trouble(compiled.error());
   const auto again = replay(*compiled, *run);
-  if (!again) return trouble(again.error());
+  if (!again) return policy_trouble(again.error());
   size_t left_out = 0;
   for (const auto& [origin, calls] : proposal->left_out) left_out += calls;
   if (again->refusals != left_out) {
-    return trouble(
+    return policy_trouble(
         fail(fmt::format("the proposal would refuse {} calls, of which {} are left out; "
                          "please report this",
                          again->refusals, left_out)));
@@ -115,9 +115,9 @@ int import_settings(const Args& args) {
     return usage_error(std::string("import takes --from and one file; --from is one of ") +
                        kImporters);
   const auto text = read_policy_text(words->plain[0]);
-  if (!text) return trouble(text.error());
+  if (!text) return policy_trouble(text.error());
   const auto got = import_policy(words->option("--from"), *text, words->plain[0]);
-  if (!got) return trouble(got.error());
+  if (!got) return policy_trouble(got.error());
   for (const std::string& point : got->lossy)
     fmt::print(stderr, "certgate: {}: {}\n", escape(words->plain[0]), point);
   return write_out(*words, got->text);
@@ -126,20 +126,20 @@ int import_settings(const Args& args) {
 int explain_record(const Words& words) {
   const std::string id = words.option("--record");
   const auto log = open_log(words);
-  if (!log) return trouble(log.error());
+  if (!log) return policy_trouble(log.error());
   const auto run = read_run(*log, id.substr(0, id.find('-')));
-  if (!run) return trouble(run.error());
+  if (!run) return policy_trouble(run.error());
   const auto found = std::find_if(run->calls.begin(), run->calls.end(),
                                   [&](const kernel::Record& r) { return r.id() == id; });
   if (found == run->calls.end())
-    return trouble(fail("no call has the id " + id + " (see: certgate audit list)"));
+    return policy_trouble(fail("no call has the id " + id + " (see: certgate audit list)"));
   const auto policy =
       words.has("--policy") || words.has("--admin-policy")
           ? load_layers(layers(words, words.option("--policy", "default")), run->context)
           : policy_of(words, *run);
-  if (!policy) return trouble(policy.error());
+  if (!policy) return policy_trouble(policy.error());
   const auto answer = decide_again(policy->policy, run->context, *found, {});
-  if (!answer) return trouble(answer.error());
+  if (!answer) return policy_trouble(answer.error());
   fmt::print("record    {} {}: {}\n{}", escape(id), kernel::record_kind_text(found->kind),
              escape(found->kind == kernel::RecordKind::kRefusal ? found->reason : found->rule),
              explanation(policy->policy, *answer));

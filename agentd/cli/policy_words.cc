@@ -119,7 +119,7 @@ int usage_error(const std::string& what) {
   return kUsageError;
 }
 
-int trouble(const Error& error) {
+int policy_trouble(const Error& error) {
   fmt::print(stderr, "certgate: {}\n", escape(error.what));
   return kNo;
 }
@@ -137,11 +137,11 @@ int write_out(const Words& words, const std::string& text) {
     return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() ? 0 : kNo;
   const sandbox::UniqueFd fd(
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!fd) return trouble(fail_errno("write " + path, errno));
+  if (!fd) return policy_trouble(fail_errno("write " + path, errno));
   for (size_t at = 0; at < text.size();) {
     const ssize_t n = ::write(fd.get(), text.data() + at, text.size() - at);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return trouble(fail_errno("write " + path, errno));
+    if (n <= 0) return policy_trouble(fail_errno("write " + path, errno));
     at += static_cast<size_t>(n);
   }
   return 0;

@@ -27,7 +27,7 @@ struct Words {
 
 Result<Words> parse_words(const Args& args, const std::vector<std::string>& known);
 int usage_error(const std::string& what);
-int trouble(const Error& error);
+int policy_trouble(const Error& error);
 
 // `--admin-policy`, below a policy.
 LayerChoice layers(const Words& words, const std::string& vendor);

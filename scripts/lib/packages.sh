@@ -2,11 +2,12 @@
 # shellcheck shell=bash
 
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libseccomp-dev libcap-ng-dev libssl-dev
-                libboost1.81-dev libtomlplusplus-dev libfmt-dev)
+                libboost1.81-dev libtomlplusplus-dev libfmt-dev libsqlite3-dev)
 # What the agents of the demonstration use.
 DEMO_PACKAGES=(git gcc libc6-dev curl python3 util-linux)
 TEST_PACKAGES=(ccache libgtest-dev openssl strace bubblewrap shellcheck tmux vim less procps bsdutils
-               golang-go rustc rsync python3-pip python3-venv openssh-client sqlite3)
+               golang-go rustc rsync python3-pip python3-venv openssh-client sqlite3
+               golang-golang-x-mod-dev graphviz python3-prov python3-jsonschema protobuf-compiler)
 
 say() { printf '%s\n' "$*"; }
 
@@ -37,6 +38,16 @@ install_packages() {
     say "could not install: ${missing[*]}" >&2
     return 1
   fi
+}
+
+# unpack_packages DIR PACKAGE…: their files below DIR, without installing them (auditd would begin to audit the machine).
+unpack_packages() {
+  local dir=$1
+  shift
+  mkdir -p "$dir/debs"
+  (cd "$dir/debs" && apt-get download -qq "$@") >/dev/null 2>&1 || { say "cannot be downloaded: $*"; return 1; }
+  local deb
+  for deb in "$dir"/debs/*.deb; do dpkg-deb -x "$deb" "$dir"; done
 }
 
 # configure_and_build BUILD_DIR CMAKE_OPTION…

@@ -1,5 +1,5 @@
 // Blob files: whatever the bytes are, blobs lie inside them in order, and are what they commit to.
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "kernel/merkle.h"
 #include "supervisor/blob_file.h"
 #include "tests/fuzz/fuzz.h"
@@ -11,7 +11,7 @@ FUZZ_TARGET(blob) {
   size_t at = 0;
   for (const supervisor::Blob& blob : supervisor::read_blobs(bytes)) {
     CG_LAW(blob.offset == at && blob.size >= supervisor::kSaltBytes);
-    at += kernel::kFrameHeaderBytes + blob.size;
+    at += supervisor::kFrameHeaderBytes + blob.size;
     CG_LAW(at <= size && blob.value.size() == blob.size - supervisor::kSaltBytes);
     CG_LAW(blob.value.data() + blob.value.size() == bytes.data() + at);
     const std::string_view whole = bytes.substr(at - blob.size, blob.size);

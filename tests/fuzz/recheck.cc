@@ -2,7 +2,7 @@
 #include "agentd/recheck.h"
 
 #include "agentd/recorded_policy.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace certgate;
@@ -36,9 +36,9 @@ FUZZ_TARGET(recheck) {
   fuzz::Bytes in(data, size);
   policy_comes_back(in.rest());
   agentd::RunCheck run(kernel::RawPublicKey{});
-  kernel::FrameReader frames(data, size);
+  supervisor::FrameReader frames(data, size);
   bool faulty = false;
-  for (kernel::Frame frame = frames.next(); frame.state == kernel::Frame::kOk;
+  for (supervisor::Frame frame = frames.next(); frame.state == supervisor::Frame::kOk;
        frame = frames.next()) {
     const auto record = kernel::decode_record(frame.data, frame.size);
     if (!record) continue;

@@ -1,7 +1,7 @@
 // Records: canonical both ways, and a record can always be made, whatever the agent's bytes are.
 #include "kernel/record.h"
 
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace certgate;
@@ -58,12 +58,12 @@ void always_possible(const Record& r) {
   bytes_come_back(bytes.data() + 3, bytes.size() - 3);
 
   std::vector<uint8_t> framed;
-  CG_LAW(kernel::append_frame(bytes.data() + 3, bytes.size() - 3, framed));
-  kernel::FrameReader reader(framed.data(), framed.size());
-  const kernel::Frame frame = reader.next();
-  CG_LAW(frame.state == kernel::Frame::kOk && frame.size == bytes.size() - 3);
+  CG_LAW(supervisor::append_frame(bytes.data() + 3, bytes.size() - 3, framed));
+  supervisor::FrameReader reader(framed.data(), framed.size());
+  const supervisor::Frame frame = reader.next();
+  CG_LAW(frame.state == supervisor::Frame::kOk && frame.size == bytes.size() - 3);
   CG_LAW(std::equal(frame.data, frame.data + frame.size, bytes.data() + 3));
-  CG_LAW(reader.next().state == kernel::Frame::kEnd);
+  CG_LAW(reader.next().state == supervisor::Frame::kEnd);
 }
 
 }  // namespace

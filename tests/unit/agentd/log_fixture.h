@@ -12,7 +12,7 @@
 
 #include "agentd/log_store.h"
 #include "agentd/log_verify.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 
 namespace certgate::agentd {
 

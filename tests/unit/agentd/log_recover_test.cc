@@ -27,7 +27,7 @@ class LogRecoverTest : public LogTest {
     for (uint64_t seq = 1; seq <= records; ++seq) {
       std::vector<uint8_t> encoded;
       kernel::encode_record(record(run, seq), encoded);
-      EXPECT_TRUE(kernel::append_frame(encoded.data(), encoded.size(), bytes));
+      EXPECT_TRUE(supervisor::append_frame(encoded.data(), encoded.size(), bytes));
     }
     return {bytes.begin(), bytes.end()};
   }

@@ -197,7 +197,7 @@ TEST_F(LogStoreTest, AFrameThatIsStillBeingWrittenWaits) {
   ASSERT_TRUE(segment);
   std::vector<uint8_t> encoded, frame;
   kernel::encode_record(record("run", 1), encoded);
-  ASSERT_TRUE(kernel::append_frame(encoded.data(), encoded.size(), frame));
+  ASSERT_TRUE(supervisor::append_frame(encoded.data(), encoded.size(), frame));
   for (const uint8_t byte : frame) {
     EXPECT_EQ(*store.seal(segment->tail), 0u);
     ASSERT_EQ(::write(segment->append.get(), &byte, 1), 1);

@@ -14,7 +14,7 @@
 #include "agentd/label_store.h"
 #include "agentd/state_dir.h"
 #include "agentd/token_store.h"
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 #include "supervisor/path_walk.h"
 
 namespace certgate::supervisor {
@@ -166,13 +166,13 @@ class SessionTest : public testing::Test {
     std::ifstream in(dir_ + "/segment", std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
     const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
-    kernel::FrameReader reader(data, bytes.size());
+    supervisor::FrameReader reader(data, bytes.size());
     std::vector<kernel::Record> out;
-    kernel::Frame frame = reader.next();
-    for (; frame.state == kernel::Frame::kOk; frame = reader.next()) {
+    supervisor::Frame frame = reader.next();
+    for (; frame.state == supervisor::Frame::kOk; frame = reader.next()) {
       out.push_back(*kernel::decode_record(frame.data, frame.size));
     }
-    EXPECT_EQ(frame.state, kernel::Frame::kEnd);
+    EXPECT_EQ(frame.state, supervisor::Frame::kEnd);
     return out;
   }
 

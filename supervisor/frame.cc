@@ -1,4 +1,4 @@
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 
 #include <array>
 #include <cstring>
@@ -7,7 +7,7 @@
 #include <nmmintrin.h>
 #endif
 
-namespace certgate::kernel {
+namespace certgate::supervisor {
 namespace {
 
 constexpr uint32_t kPolynomial = 0x82F63B78;  // Castagnoli, reflected
@@ -86,7 +86,7 @@ uint32_t crc32c_portable(const void* data, size_t size) {
 }
 
 bool append_frame(const void* data, size_t size, std::vector<uint8_t>& out) {
-  if (size == 0 || size > kMaxRecordBytes) return false;
+  if (size == 0 || size > kernel::kMaxRecordBytes) return false;
   const size_t at = out.size();
   out.resize(at + kFrameHeaderBytes + size);
   put_u32(out.data() + at, static_cast<uint32_t>(size));
@@ -103,7 +103,7 @@ Frame FrameReader::next() {
   frame.state = Frame::kTorn;
   if (left < kFrameHeaderBytes) return frame;
   const uint32_t size = get_u32(data_ + at_);
-  if (size == 0 || size > kMaxRecordBytes) {
+  if (size == 0 || size > kernel::kMaxRecordBytes) {
     frame.state = Frame::kDamaged;
     return frame;
   }
@@ -120,4 +120,4 @@ Frame FrameReader::next() {
   return frame;
 }
 
-}  // namespace certgate::kernel
+}  // namespace certgate::supervisor

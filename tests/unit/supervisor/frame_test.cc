@@ -1,11 +1,11 @@
-#include "kernel/frame.h"
+#include "supervisor/frame.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <string>
 
-namespace certgate::kernel {
+namespace certgate::supervisor {
 namespace {
 
 using Bytes = std::vector<uint8_t>;
@@ -55,9 +55,9 @@ TEST(Frame, FramesAreReadInOrderToTheEnd) {
 TEST(Frame, EmptyAndOversizedRecordsHaveNoFrame) {
   Bytes out;
   EXPECT_FALSE(append_frame("", 0, out));
-  EXPECT_FALSE(append_frame(Bytes(kMaxRecordBytes + 1).data(), kMaxRecordBytes + 1, out));
+  EXPECT_FALSE(append_frame(Bytes(kernel::kMaxRecordBytes + 1).data(), kernel::kMaxRecordBytes + 1, out));
   EXPECT_TRUE(out.empty());
-  EXPECT_TRUE(append_frame(Bytes(kMaxRecordBytes).data(), kMaxRecordBytes, out));
+  EXPECT_TRUE(append_frame(Bytes(kernel::kMaxRecordBytes).data(), kernel::kMaxRecordBytes, out));
 }
 
 TEST(Frame, ATailCutAnywhereIsTorn) {
@@ -89,4 +89,4 @@ TEST(Frame, ATailOfZerosIsDamagedNotEmptyFrames) {
 }
 
 }  // namespace
-}  // namespace certgate::kernel
+}  // namespace certgate::supervisor

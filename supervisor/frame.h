@@ -13,10 +13,10 @@
 
 #include "kernel/record.h"
 
-namespace certgate::kernel {
+namespace certgate::supervisor {
 
 inline constexpr size_t kFrameHeaderBytes = 8;
-inline constexpr size_t kMaxFrameBytes = kFrameHeaderBytes + kMaxRecordBytes;
+inline constexpr size_t kMaxFrameBytes = kFrameHeaderBytes + kernel::kMaxRecordBytes;
 
 uint32_t crc32c(const void* data, size_t size);           // by instruction where the CPU has it
 uint32_t crc32c_portable(const void* data, size_t size);  // by table: the same value
@@ -51,4 +51,4 @@ class FrameReader {
   size_t at_ = 0;
 };
 
-}  // namespace certgate::kernel
+}  // namespace certgate::supervisor

@@ -1,0 +1,15 @@
+// Log figures: what reading the log costs with a million records of 250 runs: verifying it, making the index, asking why and
+// what was influenced. Beside each its floor in the same run: hashing the same bytes, or reading one record with its proof.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/kernel_figures.h"
+
+namespace certgate::bench {
+
+// `directory`: where a state directory of about 400 MB may be made and removed.
+Result<std::vector<KernelFigure>> log_figures(bool quick, const std::string& directory);
+
+}  // namespace certgate::bench
