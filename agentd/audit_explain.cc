@@ -15,6 +15,8 @@ using cli::escape;
 using kernel::Record;
 using kernel::RecordKind;
 
+constexpr size_t kShownDigest = 16;  // hex digits; --json has it whole
+
 std::string errno_text(uint32_t error) {
   const char* name = ::strerrorname_np(static_cast<int>(error));
   return std::to_string(error) + (name == nullptr ? "" : std::string(" (") + name + ')');
@@ -141,7 +143,8 @@ void print_text(const Explanation& why, std::ostream& out) {
     lines.add("process", std::to_string(r.pid) + ", started at tick " + std::to_string(r.started) +
                              ", child of " + std::to_string(r.parent));
   }
-  if (r.exec != 0) lines.add("image", "started by " + r.run + '-' + std::to_string(r.exec));
+  if (r.exec != 0 && !why.program)
+    lines.add("image", "started by " + r.run + '-' + std::to_string(r.exec));
   if (why.program)
     lines.add("program",
               why.program->object + " (" + why.program->id() + "), pid " + std::to_string(r.pid));
@@ -174,7 +177,7 @@ void print_text(const Explanation& why, std::ostream& out) {
                              (o.grade.empty() ? "" : ", " + o.grade) + " (" + o.id() + ')');
   }
   lines.add("token", r.token);
-  if (why.start) lines.add("policy", hex_of(why.start->digest));
+  if (why.start) lines.add("policy", hex_of(why.start->digest).substr(0, kShownDigest));
   if (r.kind == RecordKind::kGap)
     lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
   lines.add("log", why.index ? "record " + std::to_string(*why.index) + " of the sealed log"

@@ -310,8 +310,17 @@ Status LogStore::prune(uint64_t minimum) { return impl_->log.prune(minimum); }
 
 Result<SegmentFile> LogStore::create_segment(const std::string& run) {
   if (!is_run_id(run)) return fail("segment: a run id is 1 to 32 of [a-z0-9]");
-  const std::string path = segment_path(run);
   CG_TRY(const DirLock lock, DirLock::exclusive(dir_fd()));
+  Result<SegmentFile> made = make_segment(run);
+  if (made || made.error().code == EEXIST) return made;
+  // On a full disk, say: a run that never began leaves nothing behind.
+  ::unlinkat(dir_fd(), segment_path(run).c_str(), 0);
+  ::unlinkat(dir_fd(), blobs_path(run).c_str(), 0);
+  return made;
+}
+
+Result<SegmentFile> LogStore::make_segment(const std::string& run) {
+  const std::string path = segment_path(run);
   SegmentFile segment;
   segment.append =
       UniqueFd(::openat(dir_fd(), path.c_str(),

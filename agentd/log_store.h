@@ -97,6 +97,7 @@ class LogStore {
 
  private:
   struct Impl;
+  Result<SegmentFile> make_segment(const std::string& run);
   explicit LogStore(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -169,7 +169,6 @@ std::string never(const Policy& policy, const Rule& rule) {
 }
 
 std::string shadowed(const Policy& policy, const Rule& rule) {
-  if (rule.effect == Effect::kAsk) return "";  // it asks wherever it stands
   Rules all;
   for (const Verb verb : rule.verbs) {
     const Rules earlier = choose(policy, verb, [&](const Rule& r) {

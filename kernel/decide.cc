@@ -297,9 +297,8 @@ std::variant<Answers, Refusal> Decision::answer(const Question& q, const Label& 
     const Rule& rule = policy_.rules[i];
     const bool forbids = rule.effect == Effect::kForbid;
     Answer& answer = answers[rule.layer];
-    // Once an answer is known only a forbid, or an ask, can still change it.
-    const bool known = answer.allowing != nullptr && rule.effect != Effect::kAsk;
-    if (!forbids && (q.forbid_only || known)) continue;
+    // Once an answer is known only a forbid can still change it.
+    if (!forbids && (q.forbid_only || answer.allowing != nullptr)) continue;
     const Tool* tool = rule.tools.empty() || q.exec == nullptr ? nullptr : fitting(rule, q, judged);
     if (tool == nullptr && !matches(rule, q)) {
       note_near(q, i);
@@ -341,10 +340,8 @@ void Decision::weigh(const Question& q, uint32_t i, const Tool* tool, const Labe
                      Answer& answer) {
   using Outcome = Step::Outcome;
   const Rule& rule = policy_.rules[i];
-  // An ask rule asks about all that it matches, wherever it stands and whatever the label is:
-  // neither another rule nor taint frees a call.
+  // One that does not accept the label asks all the same: taint must not free a call.
   if (rule.effect == Effect::kAsk && asking_ == nullptr) asking_ = &rule;
-  if (answer.allowing != nullptr) return note(q, i, Outcome::kAsks);
   std::optional<Refusal> rejects;
   if (!rule.accept.accepts(judged))
     rejects = untrusted(rule, judged);

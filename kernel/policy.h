@@ -4,8 +4,8 @@
 // SHA-256 of that is the policy digest every record names. Rules are tried in this order:
 //   1. a forbid rule that matches the object  -> FORBIDDEN, whatever else matches
 //   2. the first allow or ask rule that matches the object and accepts the label decides
-//      -> allowed by it; where any ask rule matches the object, after an operator's approval of this
-//      very action (APPROVAL_REQUIRED)
+//      -> allowed by it; after an operator's approval of this very action (APPROVAL_REQUIRED) where
+//      it, or a rule before it that matches the object, asks
 //   3. some such rule matched the object but none accepted the label -> UNTRUSTED_ORIGIN
 //      (the refusal names the first of them, and the first origin that it does not accept)
 //   4. nothing matched -> SCOPE_MISSING

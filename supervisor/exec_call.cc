@@ -139,10 +139,7 @@ void ExecCalls::handle(const TrappedCall& call) {
   }
   const kernel::Call judged_call{pin.effect(), images_label(pin, Reads::kFromNowOn)};
   Judged judged = trap_.session.judge(info, judged_call, Hold{});
-  if (!judged.certificate) {
-    trap_.listener.refuse(call.id, judged.error);
-    return;
-  }
+  if (!judged.certificate) return trap_.decline(call, judged);
   for (const kernel::Tool& tool : trap_.session.decider().policy().tools) {
     if (tool.name == judged.certificate->tool())
       pin.stdio_only = tool.descriptors == kernel::Tool::Descriptors::kStdio;

@@ -76,6 +76,7 @@ struct Index::Impl {
 
   LogReader log;
   std::string state_dir, note;
+  std::string no_room;  // why it cannot be beside the log, when that was found out
   std::optional<Database> db;
   uint64_t have = 0;          // records in the index
   bool pinned = false;        // a transaction is open
@@ -120,7 +121,7 @@ Result<std::string> Index::Impl::outdated() {
 
 Status Index::Impl::open_database(bool anew) {
   const std::string path = state_dir + kFile;
-  const std::string reason = why_not_ours(state_dir);
+  const std::string reason = no_room.empty() ? why_not_ours(state_dir) : no_room;
   if (!reason.empty()) {
     note = "the index is made in memory, as " + reason;
     CG_TRY(db, Database::open(path, Database::Mode::kMemory));
@@ -229,18 +230,31 @@ Status Index::Impl::add_unsealed() {
   return ingest.finish();
 }
 
+// A full disk, or one that cannot be written: the answers are the same without a file.
+static bool cannot_write(int code) {
+  const int primary = code & 0xff;
+  return primary == SQLITE_FULL || primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN ||
+         primary == SQLITE_READONLY;
+}
+
 Result<Index> Index::make(const std::string& state_dir, bool anew) {
-  std::string note;
+  std::string note, no_room;
   for (int attempt = 0;; ++attempt) {
     CG_TRY(LogReader reader, LogReader::open(state_dir));
     auto impl = std::make_unique<Impl>(std::move(reader), state_dir);
+    impl->no_room = no_room;
     Status done = impl->open_database(anew && attempt == 0);
     if (done) done = impl->update();
     if (done) done = impl->pin();
     if (!impl->note.empty()) note = impl->note;
     impl->note = note;
     if (done) return Index(std::move(impl));
-    if (done.error().code != kLater || attempt == kMaxAttempts) return done.error();
+    const int code = done.error().code;
+    if (no_room.empty() && cannot_write(code)) {
+      no_room = "it cannot be written beside the log: " + done.error().what;
+      continue;
+    }
+    if (code != kLater || attempt == kMaxAttempts) return done.error();
   }
 }
 

@@ -92,9 +92,9 @@ TEST_F(PolicyAnalysis, ARuleThatComesTooLateIsFound) {
   const std::string narrow = "allow = [\"exec\"]\npaths = [\"/usr/bin/*\"]\n";
   EXPECT_EQ(found(rule("a", wide + kTrusted) + rule("b", narrow + kTrusted)), "shadowed b");
   EXPECT_EQ(found(rule("b", narrow + kTrusted) + rule("a", wide + kTrusted)), "");
-  // A rule that asks does so wherever it stands.
+  // A question that an earlier rule answers is never asked.
   const std::string asks = "ask = [\"exec\"]\npaths = [\"/usr/bin/*\"]\n" + kTrusted;
-  EXPECT_EQ(found(rule("a", wide + kTrusted) + rule("b", asks)), "");
+  EXPECT_EQ(found(rule("a", wide + kTrusted) + rule("b", asks)), "shadowed b");
   EXPECT_EQ(found(rule("b", asks) + rule("a", wide + kTrusted)), "");
   // What accepts more decides more; a budget ends; other arguments are another grant.
   EXPECT_EQ(found(rule("a", wide + kTrusted) +

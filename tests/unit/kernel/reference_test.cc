@@ -91,11 +91,9 @@ Answer answer(const Policy& policy, Verb verb, const Label& judged, const Matche
     if (policy.rules[i].effect == Effect::kForbid)
       return {{}, Reason::kForbidden, policy.rules[i].id};
   }
-  std::string asking;  // the first rule that asks, wherever it stands and whatever it accepts
+  std::string asking;  // the first rule that asks, even if it does not accept
   for (const size_t i : matching) {
     if (asking.empty() && policy.rules[i].effect == Effect::kAsk) asking = policy.rules[i].id;
-  }
-  for (const size_t i : matching) {
     if (is_accepted(policy.rules[i], judged))
       return {i, Reason::kInternal, asking, !asking.empty()};
   }
