@@ -15,8 +15,6 @@ using cli::escape;
 using kernel::Record;
 using kernel::RecordKind;
 
-constexpr size_t kShownDigest = 16;  // hex digits; --json has it whole
-
 std::string errno_text(uint32_t error) {
   const char* name = ::strerrorname_np(static_cast<int>(error));
   return std::to_string(error) + (name == nullptr ? "" : std::string(" (") + name + ')');
@@ -177,7 +175,7 @@ void print_text(const Explanation& why, std::ostream& out) {
                              (o.grade.empty() ? "" : ", " + o.grade) + " (" + o.id() + ')');
   }
   lines.add("token", r.token);
-  if (why.start) lines.add("policy", hex_of(why.start->digest).substr(0, kShownDigest));
+  if (why.start) lines.add("policy", hex_of(why.start->digest));
   if (r.kind == RecordKind::kGap)
     lines.add("lost", std::to_string(r.count) + " bytes that could not be read");
   lines.add("log", why.index ? "record " + std::to_string(*why.index) + " of the sealed log"

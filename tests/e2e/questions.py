@@ -174,8 +174,11 @@ def the_evidence(checks, it, checkpoint):
     reads = it.json("reads")
     who = "root" if it.host.as_root else "nobody"
     checks.check(any("audit why" in x["what"] for x in reads) and all(who in x["who"] for x in reads), "24: who has looked at it", reads[-3:])
+    one = it.ask("pack", it.one("worker", "call=execve and verdict=allowed")["id"])
+    checks.check(len(one.encode()) <= 5000, f"25: a pack of one decision: {len(one.encode())} bytes")
+    # This one has the records of four more decisions of two agents, by which the page came, and their proofs.
     place.write_text(it.ask("pack", shell["id"]))
-    checks.check(len(place.read_bytes()) <= 5000, f"25: a pack of {len(place.read_bytes())} bytes")
+    checks.check(len(place.read_bytes()) <= 6000, f"25: a pack of one decision and its causes: {len(place.read_bytes())} bytes")
     golden(checks, "25: … that says it all, and is checked with a key alone", it.ask("check", place, "--key", key), "yes: ", "page.test:80", "policy", "chain")
 
 
