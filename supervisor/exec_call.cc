@@ -120,17 +120,27 @@ void ExecCalls::run() {
   }
 }
 
+// The kernel knows the loader by its place and name: at the end of a chain, "ld-…". It needs no
+// right of its own, so nothing else may stand there under such a name.
+static bool poses_as_loader(const PinnedExec& pin) {
+  if (!pin.loader.empty() || pin.images.size() < 2) return false;
+  const std::string& path = pin.images.back().image.path;
+  return path.compare(path.find_last_of('/') + 1, 3, "ld-") == 0;
+}
+
 void ExecCalls::handle(const TrappedCall& call) {
   PinnedExec pin;
   const int error = decode(call, pin);
   if (!trap_.listener.valid(call.id)) return;
   const CallInfo info{call.tid, name_of(call.nr), pin.asked, Waits::kYes};
-  if (error == EKEYREJECTED) {
+  const bool poses = error == 0 && poses_as_loader(pin);
+  if (error == EKEYREJECTED || poses) {
     // Runnable for the kernel, but not provable by us.
+    const char* why =
+        poses ? "an interpreter whose name begins like the ELF loader's (ld-) is not run"
+              : "only files with a path and readable content can be certified for exec";
     trap_.listener.refuse(
-        call.id, trap_.session.refuse_constraint(
-                     info, pin.asked, kernel::Verb::kExec,
-                     "only files with a path and readable content can be certified for exec"));
+        call.id, trap_.session.refuse_constraint(info, pin.asked, kernel::Verb::kExec, why));
     return;
   }
   if (error != 0) {

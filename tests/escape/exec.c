@@ -140,6 +140,19 @@ static void run_shebang_chain(void) {
 }
 ATTACK(shebang_chain_of_four, kTainted | kBare, CHAIN) { return ran(in_child(run_shebang_chain)); }
 
+// A static program at the end of a chain, named as the loader that stands there otherwise.
+static void run_as_loader(void) {
+  char bytes[65536];
+  int from = open(kForbidden, O_RDONLY), to = creat("scratch/ld-forbidden.so", 0755);
+  for (ssize_t n; (n = read(from, bytes, sizeof bytes)) > 0;) write(to, bytes, n);
+  close(from);
+  close(to);
+  unlink("scratch/interpreter");
+  symlink("ld-forbidden.so", "scratch/interpreter");
+  execve("src/by-link", forbidden_argv, kNone);
+}
+ATTACK(interpreter_named_as_loader, kTainted | kBare, CHAIN) { return ran(in_child(run_as_loader)); }
+
 static void* exec_thread(void* x) {
   run_plain();
   return x;
