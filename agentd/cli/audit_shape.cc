@@ -12,9 +12,11 @@ using kernel::Record;
 using kernel::RecordKind;
 
 constexpr size_t kMaxProcesses = 100'000;
+constexpr size_t kShownDepth = 16;  // what lies deeper stands there too
 
 struct Process {
   uint32_t pid = 0;
+  uint64_t parent = 0;           // its pid; 0: the record does not say
   std::vector<Record> programs;  // execs, in order; refused ones too
   std::vector<uint32_t> errors;  // of each
   uint64_t reads = 0, writes = 0, connects = 0, refused = 0;
@@ -33,6 +35,8 @@ Status add_row(Index& index, const Statement& row, Tree& tree, std::map<uint32_t
     if (known.size() > kMaxProcesses) return fail("tree: more than 100,000 processes");
     tree.processes.push_back({});
     tree.processes.back().pid = pid;
+    CG_TRY(const Record first, index.record(static_cast<uint64_t>(row.number(0))));
+    tree.processes.back().parent = first.parent;
   }
   Process& process = tree.processes[at->second];
   const bool refused = row.number(2) == static_cast<int64_t>(RecordKind::kRefusal);
@@ -90,10 +94,42 @@ std::string command_text(const Record& exec) {
   return text;
 }
 
+struct Place {
+  size_t process = 0, depth = 0;
+};
+
+// Each process below its parent, both in the order of their first call. One whose parent made no
+// call stands at the top.
+std::vector<Place> places_of(const Tree& tree) {
+  std::map<uint64_t, size_t> known;
+  for (size_t i = 0; i < tree.processes.size(); ++i) known.emplace(tree.processes[i].pid, i);
+  std::vector<std::vector<size_t>> children(tree.processes.size());
+  std::vector<Place> stack, out;
+  for (size_t i = tree.processes.size(); i-- > 0;) {
+    const auto parent = known.find(tree.processes[i].parent);
+    // A pid that came again could be its own ancestor: only who was there before is a parent.
+    if (parent == known.end() || parent->second >= i) {
+      stack.push_back({i, 0});
+    } else {
+      children[parent->second].push_back(i);
+    }
+  }
+  while (!stack.empty()) {
+    const Place at = stack.back();
+    stack.pop_back();
+    out.push_back(at);
+    for (const size_t child : children[at.process]) stack.push_back({child, at.depth + 1});
+  }
+  return out;
+}
+
 void print_tree(const Tree& tree, Screen& screen) {
   screen.line(screen.colour(1, "agent " + escape(tree.start.run)) + ": " +
               escape(tree.start.object) + " (" + end_of(tree) + ")");
-  for (const Process& process : tree.processes) {
+  for (const Place& place : places_of(tree)) {
+    const Process& process = tree.processes[place.process];
+    std::string indent;
+    for (size_t i = 0; i < std::min(place.depth, kShownDepth); ++i) indent += "│  ";
     std::string did;
     for (const auto& [count, what] : {std::pair{process.reads, " reads"},
                                       {process.writes, " writes"},
@@ -101,10 +137,10 @@ void print_tree(const Tree& tree, Screen& screen) {
                                       {process.refused, " refused"}}) {
       if (count > 0) did += (did.empty() ? "" : ", ") + std::to_string(count) + what;
     }
-    screen.line("├─ pid " + std::to_string(process.pid) + (did.empty() ? "" : ": " + did));
+    screen.line(indent + "├─ pid " + std::to_string(process.pid) + (did.empty() ? "" : ": " + did));
     for (size_t i = 0; i < process.programs.size(); ++i) {
       const Record& exec = process.programs[i];
-      std::string line = "│  exec " + escape(exec.id()) + "  " + command_text(exec);
+      std::string line = indent + "│  exec " + escape(exec.id()) + "  " + command_text(exec);
       const bool refused = exec.kind == RecordKind::kRefusal;
       if (refused) line += "  REFUSED " + escape(exec.reason);
       if (process.errors[i] != 0) line += "  errno " + std::to_string(process.errors[i]);
@@ -113,8 +149,8 @@ void print_tree(const Tree& tree, Screen& screen) {
   }
   screen.line(screen.colour(
       2,
-      "processes stand in the order of their first call; forks and the exits of single "
-      "processes are not calls and have no record"));
+      "processes stand below their parents, in the order of their first call; forks and the exits "
+      "of single processes are not calls and have no record"));
 }
 
 void print_tree_json(const Tree& tree, Screen& screen) {
@@ -126,7 +162,8 @@ void print_tree_json(const Tree& tree, Screen& screen) {
           record_json(process.programs[i], process.errors[i] + process.programs[i].error)
               .list("argv", process.programs[i].argv));
     JsonObject one;
-    one.number("pid", process.pid).objects("programs", programs).number("reads", process.reads);
+    one.number("pid", process.pid).number("parent", process.parent);
+    one.objects("programs", programs).number("reads", process.reads);
     one.number("writes", process.writes)
         .number("connects", process.connects)
         .number("refused", process.refused);
@@ -134,10 +171,9 @@ void print_tree_json(const Tree& tree, Screen& screen) {
   }
   JsonObject object;
   object.text("agent", tree.start.run).text("command", tree.start.object).text("end", end_of(tree));
-  screen.out() << object.objects("processes", processes)
-                      .list("missing", {"parents", "exits of single processes"})
-                      .str()
-               << '\n';
+  screen.out()
+      << object.objects("processes", processes).list("missing", {"exits of single processes"}).str()
+      << '\n';
 }
 
 // What one run did and another did not: each kind of deed once, however often.

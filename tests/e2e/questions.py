@@ -119,8 +119,10 @@ def the_run(checks, it):
     checks.check(it.ask("list", "--where", "kind=revoke or kind=epoch") == "", "9: no token was ended")
     tree = it.json("tree", r["worker"])[0]
     programs = [p["object"] for process in tree["processes"] for p in process["programs"]]
-    checks.check(tree["end"] == "exit status 0" and "/usr/bin/cat" in programs and len(tree["processes"]) == 2 and tree["missing"],
-                 "11: the processes, what they executed, and what the records do not hold", tree)
+    first, second = (tree["processes"] + [{}, {}])[:2]
+    checks.check(tree["end"] == "exit status 0" and "/usr/bin/cat" in programs and len(tree["processes"]) == 2 and tree["missing"]
+                 and second.get("parent") == first.get("pid"),
+                 "11: the processes, whose children they are, what they executed, and what the records do not hold", tree)
     first = it.json("list", "--object", "/usr/bin/cat", "--limit", "1")
     checks.check(len(first) == 1 and first[0]["agent"] == r["worker"], "20: the first time this program was seen", first)
     golden(checks, "22: step by step", it.ask("timeline", r["worker"]), r"\+0\.0\d+ s .*start", "REFUSED execve", "→ label .*web:page.test", "… [0-9]+ reads", "stop exit 0")
