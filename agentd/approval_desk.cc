@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "agentd/admin_record.h"
+#include "supervisor/recorded_policy.h"
 
 namespace certgate::agentd {
 namespace {
@@ -33,6 +34,11 @@ Status ApprovalDesk::take() {
     requests_.erase(over->seq);
     return ok();
   }
+  if (auto* outcome = std::get_if<supervisor::PolicyOutcome>(&asked)) {
+    reload_ = Reload::kNone;
+    outcome_ = std::move(*outcome);
+    return ok();
+  }
   drop_late();
   auto& request = std::get<ApprovalRequest>(asked);
   if (requests_.size() >= kMaxRequests) return fail("more than 256 requests for approval wait");
@@ -51,6 +57,9 @@ void ApprovalDesk::open_to(Control& control) {
   control.on("waiting",
              [this](const std::string&, uid_t) -> Result<std::string> { return waiting(); });
   control.on("request", [this](const std::string& body, uid_t) { return request(body); });
+  control.on("reload", [this](const std::string& body, uid_t) { return reload(body); });
+  control.on("reloaded",
+             [this](const std::string&, uid_t) -> Result<std::string> { return reloaded(); });
   control.on("answer", [this](const std::string& body, uid_t uid) { return answer(body, uid); });
 }
 
@@ -88,6 +97,22 @@ Result<std::string> ApprovalDesk::request(const std::string& text) {
     return fail("no request " + run_ + "-" + text + " waits: answered, too late, or never made");
   const std::vector<uint8_t> bytes = found->second.encode();
   return std::string(bytes.begin(), bytes.end());
+}
+
+Result<std::string> ApprovalDesk::reload(const std::string& body) {
+  if (reload_ == Reload::kUnderWay) return fail("another policy is being loaded; try again");
+  // What the supervisor would refuse is told at once.
+  CG_TRY(const kernel::Policy policy, supervisor::read_recorded_policy(body));
+  CG_CHECK(supervisor::send_policy(line_, body));
+  reload_ = Reload::kUnderWay;
+  outcome_.reset();
+  return std::string();
+}
+
+std::string ApprovalDesk::reloaded() {
+  if (!outcome_) return "";
+  const bool taken = outcome_->what == supervisor::PolicyOutcome::What::kTaken;
+  return (taken ? "taken " : "left ") + outcome_->text;
 }
 
 Result<std::string> ApprovalDesk::answer(const std::string& envelope, uint64_t uid) {

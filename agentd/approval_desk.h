@@ -15,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "agentd/approval_statement.h"
@@ -40,6 +41,10 @@ class ApprovalDesk {
   std::string waiting();
   Result<std::string> request(const std::string& seq);  // as ApprovalRequest::encode()
   Result<std::string> answer(const std::string& envelope, uint64_t uid);
+  // Another policy for the run (supervisor/recorded_policy.h): handed on; what became of it is
+  // asked for later: "", "taken <µs>" or "left <why>".
+  Result<std::string> reload(const std::string& body);
+  std::string reloaded();
 
  private:
   void drop_late();
@@ -49,6 +54,8 @@ class ApprovalDesk {
   LogStore& log_;
   const int line_;
   std::map<uint64_t, supervisor::ApprovalRequest> requests_;
+  enum class Reload : uint8_t { kNone, kUnderWay } reload_ = Reload::kNone;
+  std::optional<supervisor::PolicyOutcome> outcome_;  // of the last one
   std::unique_ptr<boost::asio::posix::stream_descriptor> wait_;
   std::function<void(const Error&)> failed_;
 };

@@ -18,7 +18,7 @@
 #include "agentd/control.h"
 #include "agentd/label_store.h"
 #include "agentd/log_store.h"
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 #include "agentd/state_dir.h"
 #include "agentd/token_make.h"
 #include "agentd/token_store.h"
@@ -279,7 +279,7 @@ Result<Run> Authority::begin(const RunRequest& request) {
   }
 
   record.object.clear();
-  for (kernel::Record& part : policy_records(request.policy)) {
+  for (kernel::Record& part : supervisor::policy_records(request.policy)) {
     ++record.seq;
     record.kind = part.kind;
     record.body = std::move(part.body);

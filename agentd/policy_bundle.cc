@@ -12,7 +12,7 @@
 #include <sstream>
 
 #include "agentd/holder_key.h"
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 #include "kernel/cbor.h"
 #include "kernel/merkle.h"
 #include "sandbox/fd.h"
@@ -221,7 +221,7 @@ Result<CompiledPolicy> read_bundle_payload(std::string_view payload) {
   CG_CHECK(key(in, 2));
   CG_TRY(const std::string form, in.bytes(kMaxPolicyBundle));
   CG_TRY(out.policy,
-         load_canonical(reinterpret_cast<const uint8_t*>(form.data()),  // NOLINT
+         supervisor::load_canonical(reinterpret_cast<const uint8_t*>(form.data()),  // NOLINT
                         form.size()));
   CG_CHECK(key(in, 3));
   CG_CHECK(read_sandbox(in, out));

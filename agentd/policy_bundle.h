@@ -8,7 +8,7 @@
 // A DSSE envelope as dsse_envelope() writes it, of kBundleType; `openssl` alone can check it
 // (scripts/verify-signatures --bundle). The payload is deterministic CBOR, keys ascending:
 //   1 version   uint   1
-//   2 policy    bytes  canonical form (agentd/policy_load.h), compiled for the directories
+//   2 policy    bytes  canonical form (supervisor/policy_load.h), compiled for the directories
 //                      kBundleWorkspace and kBundleHome, which place() puts others in for
 //   3 sandbox   [read_only, home, [[source, target, asked]], env, [[name, value]]]
 //   4 limits    [uint] in the order of struct Limits, 0 = none

@@ -5,10 +5,10 @@
 #include <set>
 #include <vector>
 
-#include "agentd/recorded_policy.h"
 #include "agentd/run_given.h"
 #include "supervisor/blob_file.h"
 #include "supervisor/lineage.h"
+#include "supervisor/recorded_policy.h"
 #include "supervisor/tool_sources.h"
 
 namespace certgate::agentd {
@@ -72,6 +72,7 @@ struct RunCheck::Impl {
   Answer approval(const Record& r);
   Answer taken_as_recorded(const Record& r, const Label& label);
   Answer given(const Record& r);
+  Answer policy_changed(const Record& r);
   Answer say_messages(const Record& r, kernel::Call& call);
   Answer use_approval(const Record& r);
   Answer any(const Record& r);
@@ -88,6 +89,8 @@ struct RunCheck::Impl {
   std::vector<uint8_t> policy_digest;
   std::string chain, body, token, rules;
   bool has_policy = false;
+  bool changed = false;                     // the policy, since the run began
+  std::map<std::string, uint64_t> carried;  // what each rule of the one before had allowed
   kernel::Policy policy;
   std::unique_ptr<kernel::Decider> decider;        // of `policy`, once something is to be decided
   std::set<uint64_t> certified;                    // seq
@@ -136,6 +139,9 @@ std::optional<Fault> RunCheck::Impl::any(const Record& r) {
     case RecordKind::kOutcome:
       fault = outcome(r);
       break;
+    case RecordKind::kPolicyChange:
+      fault = policy_changed(r);
+      break;
     case RecordKind::kGiven:
       fault = given(r);
       break;
@@ -183,11 +189,11 @@ std::optional<Fault> RunCheck::Impl::begin(const Record& r) {
 
 std::optional<Fault> RunCheck::Impl::add_policy(const Record& r) {
   if (has_policy) return Fault{"policy", "there is more of it than it says"};
-  if (r.count > kMaxRecordedPolicy || r.body.size() > r.count - body.size())
+  if (r.count > supervisor::kMaxRecordedPolicy || r.body.size() > r.count - body.size())
     return Fault{"policy", "it is larger than it says"};
   body += r.body;
   if (body.size() < r.count) return {};
-  auto read = read_recorded_policy(body);
+  auto read = supervisor::read_recorded_policy(body);
   if (!read) return Fault{"policy", read.error().what};
   policy = *std::move(read);
   if (!same_bytes(policy_digest, policy.digest()))
@@ -204,12 +210,17 @@ std::optional<Fault> RunCheck::Impl::ready() {
   auto tokens = kernel::verify_chain(chain, key);
   if (!tokens) return Fault{"token", tokens.error().what};
   for (const kernel::Token& one : *tokens) {
-    if (one.policy != kernel::Digest{} && !same_bytes(policy_digest, one.policy))
+    const bool own = changed && one.holder == run;  // made for this run, whatever decides in it
+    if (!own && one.policy != kernel::Digest{} && !same_bytes(policy_digest, one.policy))
       return Fault{"token", "token " + one.id.substr(0, kIdBytes) + " is for another policy"};
   }
   if (tokens->back().id.substr(0, kIdBytes) != token)
     return Fault{"token", "the start names another token than the last of the chain"};
-  state.used.resize(policy.rules.size());
+  state.used.assign(policy.rules.size(), 0);
+  for (size_t i = 0; i < policy.rules.size(); ++i) {
+    if (const auto before = carried.find(policy.rules[i].id); before != carried.end())
+      state.used[i] = before->second;
+  }
   state.tokens.epoch = tokens->front().epoch;
   decider = std::make_unique<kernel::Decider>(policy, *std::move(tokens), run);
   return {};
@@ -308,6 +319,20 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   }
   if (rises) rise(again.raised_to(), r.seq);
   kernel::apply(state, again);
+  return {};
+}
+
+// Another policy from here on; its records follow. Rules keep, by their ids, what they allowed.
+std::optional<Fault> RunCheck::Impl::policy_changed(const Record& r) {
+  if (!has_policy || r.digest.size() != sizeof(kernel::Digest))
+    return Fault{"policy", "it changes to none, or before the first was whole"};
+  carried.clear();
+  for (size_t i = 0; i < state.used.size(); ++i) carried[policy.rules[i].id] = state.used[i];
+  decider.reset();
+  policy_digest = r.digest;
+  body.clear();
+  has_policy = false;
+  changed = true;
   return {};
 }
 

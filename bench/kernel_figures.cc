@@ -12,7 +12,7 @@
 
 #include "agentd/policy_file.h"
 #include "agentd/recheck.h"
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 #include "agentd/signing_key.h"
 #include "agentd/token_make.h"
 #include "kernel/decide.h"
@@ -264,7 +264,7 @@ Result<std::vector<Record>> recorded_run(const Policy& policy, const std::vector
   carried.kind = RecordKind::kToken;
   carried.object = envelope;
   add(carried);
-  for (Record& part : agentd::policy_records(agentd::recorded_body(policy))) add(std::move(part));
+  for (Record& part : supervisor::policy_records(supervisor::recorded_body(policy))) add(std::move(part));
   const Decider decider(policy, chain, "benchrun");
   State state;
   state.label = Label::parse(start.origins).value();

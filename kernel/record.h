@@ -30,7 +30,7 @@
 //   27  detail     bytes  certificate: the rest of what its digest covers (certificate.h)
 //   28  lineage    array of uint  certificate, refusal: for each origin and tag of `origins`, in
 //   order, the seq of the record that brought it in, 0 = the start; absent when all are 0
-//   29  body       bytes  policy: a part of it (agentd/recorded_policy.h); count = bytes in all
+//   29  body       bytes  policy: a part of it (supervisor/recorded_policy.h); count = bytes in all
 //   35  args       bytes  32: digest of all arguments, when argv holds them not whole
 //   36  risk       uint   Risk, absent when low
 //   ref of a certificate, refusal or approval: also the seq of the request that was asked

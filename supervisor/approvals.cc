@@ -13,6 +13,7 @@
 
 #include "sandbox/remote.h"
 #include "supervisor/blocking.h"
+#include "supervisor/recorded_policy.h"
 #include "supervisor/session.h"
 
 namespace certgate::supervisor {
@@ -95,12 +96,26 @@ void Approvals::serve(std::function<void(const sandbox::TrappedCall&)> dispatch)
   for (;;) io_.run();
 }
 
+// A policy that is none, or does not fit this run, leaves the old one in force.
+void Approvals::load(const NewPolicy& given) {
+  PolicyOutcome outcome;
+  auto policy = read_recorded_policy(given.body);
+  const Result<int64_t> waited =
+      policy ? session_.reload(*std::move(policy)) : Result<int64_t>(policy.error());
+  outcome.what = waited ? PolicyOutcome::What::kTaken : PolicyOutcome::What::kLeft;
+  outcome.text = waited ? std::to_string(*waited / 1000) : waited.error().what;
+  // An operator who is not told asks the log.
+  (void)send_outcome(line_.get(), outcome);
+}
+
 void Approvals::wait_line() {
   line_wait_.async_wait(asio::posix::stream_descriptor::wait_read, [this](error_code e) {
     if (e) return;
     const auto answer = receive_answer(line_.get());
-    if (answer) {
-      answered(*answer);
+    if (answer && std::holds_alternative<NewPolicy>(*answer)) {
+      load(std::get<NewPolicy>(*answer));
+    } else if (answer) {
+      answered(std::get<ApprovalAnswer>(*answer));
     } else if (answer.error().code == ECONNRESET) {
       return;  // the authority is gone, and so are we
     } else if (answer.error().code != EAGAIN) {

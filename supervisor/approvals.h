@@ -71,6 +71,7 @@ class Approvals {
   void wait_timer();
   void look();
   void answered(const ApprovalAnswer& answer);
+  void load(const NewPolicy& given);
   void finish(uint64_t seq);
   std::vector<Waiting>::iterator find(uint64_t seq);  // under the lock
 

@@ -10,7 +10,8 @@
 namespace certgate::supervisor {
 namespace {
 
-enum class Kind : uint8_t { kRequest = 1, kOver = 2, kAnswer = 3 };
+enum class Kind : uint8_t { kRequest = 1, kOver = 2, kAnswer = 3, kPolicy = 4, kOutcome = 5 };
+constexpr size_t kMaxMessage = 65536;
 constexpr size_t kRequestItems = 18;
 constexpr size_t kMaxStrings = 16384;
 constexpr size_t kMaxWords = 1024;
@@ -33,14 +34,14 @@ Status send_message(int line, const std::vector<uint8_t>& data) {
 }
 
 Result<std::vector<uint8_t>> receive_message(int line) {
-  std::vector<uint8_t> data(kMaxRequestBytes + 1);
+  std::vector<uint8_t> data(kMaxMessage + 1);
   ssize_t n = 0;
   do {
     n = ::recv(line, data.data(), data.size(), MSG_DONTWAIT | MSG_TRUNC);
   } while (n < 0 && errno == EINTR);
   if (n < 0) return fail_errno("receive on the operator line", errno);
   if (n == 0) return fail("the operator line is closed", ECONNRESET);
-  if (n > static_cast<ssize_t>(kMaxRequestBytes))
+  if (n > static_cast<ssize_t>(kMaxMessage))
     return fail("a message too long for the operator line", EMSGSIZE);
   data.resize(static_cast<size_t>(n));
   return data;
@@ -116,18 +117,44 @@ Status send_answer(int line, const ApprovalAnswer& answer) {
   return send_message(line, w.data());
 }
 
-Result<std::variant<ApprovalRequest, RequestOver>> decode_asked(const uint8_t* data, size_t size) {
-  using Asked = std::variant<ApprovalRequest, RequestOver>;
+Status send_policy(int line, const std::string& body) {
+  if (body.size() > kMaxPolicyBytes)
+    return fail("the policy is larger than 60 KiB; end the agent and start it again with it");
+  kernel::CborWriter w;
+  w.array(2);
+  w.unsigned_int(static_cast<uint64_t>(Kind::kPolicy));
+  put(w, body);
+  return send_message(line, w.data());
+}
+
+Status send_outcome(int line, const PolicyOutcome& outcome) {
+  kernel::CborWriter w;
+  w.array(3);
+  w.unsigned_int(static_cast<uint64_t>(Kind::kOutcome));
+  w.unsigned_int(static_cast<uint64_t>(outcome.what));
+  put(w, outcome.text.substr(0, kMaxWords));
+  return send_message(line, w.data());
+}
+
+Result<FromSupervisor> decode_asked(const uint8_t* data, size_t size) {
   kernel::CborReader in(data, size);
   CG_TRY(const size_t items, in.array(kRequestItems));
   CG_TRY(const uint64_t kind, in.unsigned_int());
-  Asked out;
+  FromSupervisor out;
   if (kind == static_cast<uint64_t>(Kind::kRequest) && items == kRequestItems) {
     CG_TRY(out, read_request(in));
   } else if (kind == static_cast<uint64_t>(Kind::kOver) && items == 2) {
     RequestOver over;
     CG_TRY(over.seq, in.unsigned_int());
     out = over;
+  } else if (kind == static_cast<uint64_t>(Kind::kOutcome) && items == 3) {
+    PolicyOutcome outcome;
+    CG_TRY(const uint64_t what, in.unsigned_int());
+    if (what > static_cast<uint64_t>(PolicyOutcome::What::kTaken))
+      return fail("an unexpected message on the operator line", EPROTO);
+    outcome.what = static_cast<PolicyOutcome::What>(what);
+    CG_TRY(outcome.text, in.bytes(kMaxWords));
+    out = std::move(outcome);
   } else {
     return fail("an unexpected message on the operator line", EPROTO);
   }
@@ -135,16 +162,22 @@ Result<std::variant<ApprovalRequest, RequestOver>> decode_asked(const uint8_t* d
   return out;
 }
 
-Result<std::variant<ApprovalRequest, RequestOver>> receive_asked(int line) {
+Result<FromSupervisor> receive_asked(int line) {
   CG_TRY(const std::vector<uint8_t> data, receive_message(line));
   return decode_asked(data.data(), data.size());
 }
 
-Result<ApprovalAnswer> receive_answer(int line) {
+Result<FromAuthority> receive_answer(int line) {
   CG_TRY(const std::vector<uint8_t> data, receive_message(line));
   kernel::CborReader in(data.data(), data.size());
   CG_TRY(const size_t items, in.array(kRequestItems));
   CG_TRY(const uint64_t kind, in.unsigned_int());
+  if (kind == static_cast<uint64_t>(Kind::kPolicy) && items == 2) {
+    NewPolicy policy;
+    CG_TRY(policy.body, in.bytes(kMaxPolicyBytes));
+    if (!in.done()) return fail("bytes after a message on the operator line", EPROTO);
+    return FromAuthority(std::move(policy));
+  }
   ApprovalAnswer out;
   CG_TRY(out.seq, in.unsigned_int());
   CG_TRY(const uint64_t answer, in.unsigned_int());
@@ -155,7 +188,7 @@ Result<ApprovalAnswer> receive_answer(int line) {
       answer > static_cast<uint64_t>(kernel::Approval::Answer::kDenied)) {
     return fail("an unexpected message on the operator line", EPROTO);
   }
-  return out;
+  return FromAuthority(std::move(out));
 }
 
 }  // namespace certgate::supervisor

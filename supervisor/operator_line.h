@@ -3,7 +3,9 @@
 //
 //   supervisor → authority:  [1, seq, …]            a call waits for an approval
 //                            [2, seq]               it waits no longer
+//                            [5, taken, text]       what became of the policy: µs, or why not
 //   authority → supervisor:  [3, seq, answer, who, why]   verified and logged before
+//                            [4, body]              another policy (recorded_policy.h) from now on
 //
 // A message that the other side does not take at once is not sent: who asks is then refused, who
 // answers is told.
@@ -20,6 +22,7 @@
 namespace certgate::supervisor {
 
 inline constexpr size_t kMaxRequestBytes = 32768;
+inline constexpr size_t kMaxPolicyBytes = 61440;  // of one that is loaded while an agent runs
 
 // Everything that the action digest covers, and why it is asked.
 struct ApprovalRequest {
@@ -46,16 +49,30 @@ struct ApprovalAnswer {
   std::string who, why;
 };
 
+struct NewPolicy {
+  std::string body;
+};
+
+struct PolicyOutcome {
+  enum class What : uint8_t { kLeft, kTaken } what = What::kLeft;  // the old one, the new one
+  std::string text;  // taken: the microseconds that calls waited; left: why
+};
+
 // `message` as encode() made it. Code EAGAIN: the other side does not read.
 Status send_request(int line, const std::vector<uint8_t>& message);
 Status send_over(int line, uint64_t seq);
 Status send_answer(int line, const ApprovalAnswer& answer);
+Status send_policy(int line, const std::string& body);
+Status send_outcome(int line, const PolicyOutcome& outcome);
 
-// As ApprovalRequest::encode() or send_over() made it.
-Result<std::variant<ApprovalRequest, RequestOver>> decode_asked(const uint8_t* data, size_t size);
+using FromSupervisor = std::variant<ApprovalRequest, RequestOver, PolicyOutcome>;
+using FromAuthority = std::variant<ApprovalAnswer, NewPolicy>;
+
+// As ApprovalRequest::encode(), send_over() or send_outcome() made it.
+Result<FromSupervisor> decode_asked(const uint8_t* data, size_t size);
 
 // One message; code ECONNRESET: the other side is gone, EAGAIN: there is none.
-Result<std::variant<ApprovalRequest, RequestOver>> receive_asked(int line);
-Result<ApprovalAnswer> receive_answer(int line);
+Result<FromSupervisor> receive_asked(int line);
+Result<FromAuthority> receive_answer(int line);
 
 }  // namespace certgate::supervisor

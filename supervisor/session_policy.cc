@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "supervisor/confine.h"
+#include "supervisor/recorded_policy.h"
 #include "supervisor/report.h"
 #include "supervisor/session.h"
 
@@ -157,6 +158,8 @@ Result<int64_t> Session::reload(kernel::Policy policy) {
   const kernel::Digest digest = next->policy.digest();
   record.digest.assign(digest.begin(), digest.end());
 
+  std::vector<kernel::Record> parts = policy_records(recorded_body(next->policy));
+
   const Lock lock = enter();
   const int64_t began = steady_ns();
   auto moved = judge_held(next->decider);
@@ -169,6 +172,12 @@ Result<int64_t> Session::reload(kernel::Policy policy) {
   if (!seq) {
     fatal(seq.error().what);
     return seq.error();
+  }
+  for (kernel::Record& part : parts) {
+    const auto added = recorder_.append(std::move(part), kernel::Durability::kOrdered);
+    if (added) continue;
+    fatal(added.error().what);
+    return added.error();
   }
   for (size_t i = 0; i < from.size(); ++i)
     used[i] = from[i] < state_.used.size() ? state_.used[from[i]] : 0;

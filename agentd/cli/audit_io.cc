@@ -207,7 +207,9 @@ Result<Condition> filters(const Options& options, Index& index) {
   }
   if (!options.has("all")) {
     all.add({"r.run NOT IN (SELECT id FROM run WHERE reading)", {}});
-    all.add({"(r.grade IS NULL OR r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test'))",
+    // Its refusals only: the stop of a run that it did not let start says why.
+    all.add({"(r.kind <> 3 OR r.grade IS NULL OR "
+             "r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test'))",
              {}});
   }
   return all;

@@ -232,7 +232,8 @@ constexpr Command kCommands[] = {{"check", check},         {"show", show},
                                  {"explain", explain},     {"test", test},
                                  {"analyze", analyze_one}, {"diff", diff},
                                  {"learn", learn},         {"import", import_settings},
-                                 {"pack", pack},           {"verify", verify_bundle}};
+                                 {"pack", pack},           {"verify", verify_bundle},
+                                 {"reload", reload}};
 
 }  // namespace
 

@@ -40,5 +40,6 @@ int import_settings(const Args& args);
 int pack(const Args& args);  // policy_signing.cc
 int verify_bundle(const Args& args);
 int explain_record(const Words& words);
+int reload(const Args& args);  // policy_reload.cc
 
 }  // namespace certgate::agentd::cli

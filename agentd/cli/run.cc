@@ -19,7 +19,7 @@
 #include "agentd/duration.h"
 #include "agentd/home.h"
 #include "agentd/limits.h"
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 #include "agentd/run_plan.h"
 #include "agentd/state_dir.h"
 #include "agentd/token_make.h"
@@ -234,7 +234,7 @@ Status authority_process(const RunPlan& plan, const RunOptions& options, int cha
   RunRequest request;
   request.command_line = plan.command_line;
   request.policy_digest = plan.policy.policy.digest();
-  request.policy = recorded_body(plan.policy.policy);
+  request.policy = supervisor::recorded_body(plan.policy.policy);
   CG_TRY(request.token, read_token(options));
   request.redaction = plan.policy.redact;
   request.initial_label = plan.initial.text();

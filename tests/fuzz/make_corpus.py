@@ -279,6 +279,9 @@ put("approval", "request", b"\x02" + cbor(REQUEST))
 put("approval", "request-risk-beyond", b"\x02" + cbor(REQUEST[:4] + [3] + REQUEST[5:]))
 put("approval", "request-short-digest", b"\x02" + cbor(REQUEST[:3] + [bytes(31)] + REQUEST[4:]))
 put("approval", "over", b"\x02" + cbor([2, 17]))
+put("approval", "policy-taken", b"\x02" + cbor([5, 1, b"12"]))
+put("approval", "policy-left", b"\x02" + cbor([5, 0, b"why not"]))
+put("approval", "policy-outcome-beyond", b"\x02" + cbor([5, 2, b""]))
 
 ROOT = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
 put("note", "checkpoint", f"\x01fuzz.test/log\n15\n{ROOT}\n")

@@ -1,6 +1,6 @@
 // The canonical form of policies: what is loaded is valid, has exactly these bytes, and decides.
 #include "kernel/decide.h"
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace certgate;
@@ -8,7 +8,7 @@ using namespace certgate;
 FUZZ_TARGET(policy_form) {
   const std::string bytes = fuzz::Bytes(data, size).rest();
   const std::vector<uint8_t> form(bytes.begin(), bytes.end());
-  const auto loaded = agentd::load_canonical(form.data(), form.size());
+  const auto loaded = supervisor::load_canonical(form.data(), form.size());
   if (!loaded) {
     CG_LAW(!loaded.error().what.empty());
     return 0;

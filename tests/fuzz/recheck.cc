@@ -1,7 +1,7 @@
 // What an auditor is given: records of a run in frames, a recorded policy, an effect's detail.
 #include "agentd/recheck.h"
 
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 #include "supervisor/frame.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -11,9 +11,9 @@ using kernel::Record;
 namespace {
 
 void policy_comes_back(const std::string& body) {
-  const auto policy = agentd::read_recorded_policy(body);
+  const auto policy = supervisor::read_recorded_policy(body);
   if (!policy) return;
-  const auto again = agentd::read_recorded_policy(agentd::recorded_body(*policy));
+  const auto again = supervisor::read_recorded_policy(supervisor::recorded_body(*policy));
   CG_LAW(again && again->digest() == policy->digest());
   for (size_t i = 0; i < policy->rules.size(); ++i)
     CG_LAW(again->rules[i].source == policy->rules[i].source);

@@ -95,8 +95,10 @@ TEST_F(DeskTest, AnAnswerIsLoggedThenHandedOnAndTakenOnce) {
   EXPECT_EQ(why(envelope), "");
   EXPECT_EQ(records(), before + 3) << "start, approval, stop";
   EXPECT_EQ(verdict(), "yes");
-  const auto answer = supervisor::receive_answer(theirs_.get());
-  ASSERT_TRUE(answer) << answer.error().what;
+  const auto message = supervisor::receive_answer(theirs_.get());
+  ASSERT_TRUE(message) << message.error().what;
+  const auto* answer = std::get_if<supervisor::ApprovalAnswer>(&*message);
+  ASSERT_NE(answer, nullptr);
   EXPECT_EQ(answer->seq, 7u);
   EXPECT_EQ(answer->answer, kernel::Approval::Answer::kApproved);
   EXPECT_EQ(answer->who, "ann (uid 1000)");

@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "agentd/signing_key.h"
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 
 namespace certgate::agentd {
 namespace {
@@ -105,7 +105,7 @@ TEST_F(PolicyBundleTest, EveryShippedPolicyIsTheSamePolicyAfterLoadingAndAfterPa
     const auto compiled = load_policy(entry.path(), context);
     ASSERT_TRUE(compiled) << compiled.error().what;
     const auto form = compiled->policy.canonical();
-    const auto loaded = load_canonical(form.data(), form.size());
+    const auto loaded = supervisor::load_canonical(form.data(), form.size());
     ASSERT_TRUE(loaded) << entry.path() << ": " << loaded.error().what;
     EXPECT_EQ(loaded->canonical(), form);
     const auto text = seal_bundle(*bundle_payload(entry.path()), key_->name(), *key_);

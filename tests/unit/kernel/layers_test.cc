@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernel/decide.h"
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 
 namespace certgate::kernel {
 namespace {
@@ -233,7 +233,7 @@ TEST(PolicyLoad, WhatIsLoadedHasTheSameCanonicalForm) {
   policy.rules.push_back(rule(0, Effect::kAllow, "tools", Verb::kExec, {}));
   policy.rules.back().tools = {0};
   const std::vector<uint8_t> bytes = policy.canonical();
-  const auto loaded = agentd::load_canonical(bytes.data(), bytes.size());
+  const auto loaded = supervisor::load_canonical(bytes.data(), bytes.size());
   ASSERT_TRUE(loaded) << loaded.error().what;
   EXPECT_EQ(loaded->canonical(), bytes);
   EXPECT_EQ(loaded->digest(), policy.digest());
@@ -246,18 +246,18 @@ TEST(PolicyLoad, EveryCutAndEveryFlippedByteIsRefusedOrAnotherCanonicalForm) {
   const Policy policy = with({rule(0, Effect::kAllow, "ws", Verb::kWrite, {"/ws/**"}),
                               rule(1, Effect::kForbid, "admin:x", Verb::kConnect, {"a.test:1"})});
   const std::vector<uint8_t> bytes = policy.canonical();
-  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(agentd::load_canonical(bytes.data(), n)) << n;
+  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(supervisor::load_canonical(bytes.data(), n)) << n;
   for (size_t i = 0; i < bytes.size(); ++i) {
     for (int bit = 0; bit < 8; ++bit) {
       std::vector<uint8_t> other = bytes;
       other[i] = static_cast<uint8_t>(other[i] ^ 1 << bit);
-      const auto loaded = agentd::load_canonical(other.data(), other.size());
+      const auto loaded = supervisor::load_canonical(other.data(), other.size());
       EXPECT_TRUE(!loaded || loaded->canonical() == other) << i << "." << bit;
     }
   }
   std::vector<uint8_t> longer = bytes;
   longer.push_back(0);
-  EXPECT_FALSE(agentd::load_canonical(longer.data(), longer.size()));
+  EXPECT_FALSE(supervisor::load_canonical(longer.data(), longer.size()));
 }
 
 }  // namespace

@@ -48,11 +48,27 @@ TEST_F(OperatorLine, WhatIsSaidArrives) {
   EXPECT_EQ(std::get<RequestOver>(*second).seq, 17u);
   EXPECT_EQ(receive_asked(authority_.get()).error().code, EAGAIN);
   ASSERT_TRUE(send_answer(authority_.get(), {17, kernel::Approval::Answer::kDenied, "ann", "no"}));
-  const auto answer = receive_answer(supervisor_.get());
-  ASSERT_TRUE(answer);
+  const auto message = receive_answer(supervisor_.get());
+  ASSERT_TRUE(message);
+  const auto* answer = std::get_if<ApprovalAnswer>(&*message);
+  ASSERT_NE(answer, nullptr);
   EXPECT_EQ(answer->seq, 17u);
   EXPECT_EQ(answer->answer, kernel::Approval::Answer::kDenied);
   EXPECT_EQ(answer->who + answer->why, "annno");
+}
+
+TEST_F(OperatorLine, APolicyAndWhatBecameOfItArrive) {
+  const std::string body(kMaxPolicyBytes, '\xff');
+  ASSERT_TRUE(send_policy(authority_.get(), body));
+  const auto policy = receive_answer(supervisor_.get());
+  ASSERT_TRUE(policy) << policy.error().what;
+  EXPECT_EQ(std::get<NewPolicy>(*policy).body, body);
+  EXPECT_FALSE(send_policy(authority_.get(), body + "x")) << "told, not cut";
+  ASSERT_TRUE(send_outcome(supervisor_.get(), {PolicyOutcome::What::kTaken, "12"}));
+  const auto outcome = receive_asked(authority_.get());
+  ASSERT_TRUE(outcome) << outcome.error().what;
+  EXPECT_EQ(std::get<PolicyOutcome>(*outcome).what, PolicyOutcome::What::kTaken);
+  EXPECT_EQ(std::get<PolicyOutcome>(*outcome).text, "12");
 }
 
 TEST_F(OperatorLine, NothingElseDoes) {

@@ -17,7 +17,7 @@
 #include "kernel/record.h"
 #include "kernel/result.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 
 inline constexpr size_t kMaxRecordedPolicy = 64u << 20;
 
@@ -27,4 +27,4 @@ std::vector<kernel::Record> policy_records(const std::string& body);
 // Strict: what it gives has exactly these canonical bytes, and is a policy that may be loaded.
 Result<kernel::Policy> read_recorded_policy(const std::string& body);
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

@@ -1,4 +1,4 @@
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 
 #include <gtest/gtest.h>
 
@@ -7,10 +7,12 @@
 
 #include "agentd/policy_file.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 namespace {
 
 namespace fs = std::filesystem;
+using agentd::load_policy;
+using agentd::PolicyContext;
 const PolicyContext kContext{"/workspace", "/home/agent"};
 
 kernel::Policy shipped(const char* name) {
@@ -84,4 +86,4 @@ TEST(RecordedPolicy, AnotherByteIsAnotherPolicyOrNone) {
 }
 
 }  // namespace
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

@@ -1,9 +1,9 @@
-#include "agentd/recorded_tools.h"
+#include "supervisor/tool_load.h"
 
 #include <algorithm>
 #include <string>
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 namespace {
 
 using kernel::CborReader;
@@ -111,4 +111,4 @@ Result<std::vector<Tool>> read_tools(CborReader& in) {
   return out;
 }
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

@@ -6,8 +6,8 @@
 
 #include "kernel/policy.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 
 Result<kernel::Policy> load_canonical(const uint8_t* data, size_t size);
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

@@ -1,9 +1,9 @@
-#include "agentd/recorded_policy.h"
+#include "supervisor/recorded_policy.h"
 
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 #include "kernel/cbor.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 namespace {
 
 using kernel::CborReader;
@@ -81,4 +81,4 @@ Result<Policy> read_recorded_policy(const std::string& body) {
   return policy;
 }
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

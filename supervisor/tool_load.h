@@ -6,9 +6,9 @@
 #include "kernel/cbor.h"
 #include "kernel/policy.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 
 // `in` stands before the array of tools. Strict: what has another form is an error.
 Result<std::vector<kernel::Tool>> read_tools(kernel::CborReader& in);
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor

@@ -1,10 +1,10 @@
-#include "agentd/policy_load.h"
+#include "supervisor/policy_load.h"
 
 #include <algorithm>
 
-#include "agentd/recorded_tools.h"
+#include "supervisor/tool_load.h"
 
-namespace certgate::agentd {
+namespace certgate::supervisor {
 namespace {
 
 using kernel::AcceptSet;
@@ -176,4 +176,4 @@ Result<Policy> load_canonical(const uint8_t* data, size_t size) {
   return out;
 }
 
-}  // namespace certgate::agentd
+}  // namespace certgate::supervisor
