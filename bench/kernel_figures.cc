@@ -187,6 +187,7 @@ class Kernel {
       record.origins = certificate->decision_label().text();
       record.digest.assign(certificate->digest().begin(), certificate->digest().end());
       record.detail = certificate->detail();
+      record.risk = static_cast<uint8_t>(certificate->risk().level);
       apply(state_, *certificate);
     } else {
       const auto& refusal = std::get<Refusal>(verdict);
@@ -281,6 +282,7 @@ Result<std::vector<Record>> recorded_run(const Policy& policy, const std::vector
     record.origins = certificate->decision_label().text();
     record.digest.assign(certificate->digest().begin(), certificate->digest().end());
     record.detail = certificate->detail();
+    record.risk = static_cast<uint8_t>(certificate->risk().level);
     apply(state, *certificate);
     add(std::move(record));
   }
