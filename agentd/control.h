@@ -39,7 +39,7 @@ class Control {
   ~Control();  // removes the socket
 
   void on(const std::string& verb, Handler handler);
-  void serve(boost::asio::io_context& io);
+  void serve(boost::asio::io_context& io);  // which must outlive this
 
  private:
   struct Served;

@@ -193,6 +193,7 @@ TEST_F(DeskTest, AStatementHasOneSpelling) {
 TEST_F(LogTest, AControlSocketIsForItsUserAnswersAndGoesWithItsOwner) {
   auto log = opened();
   const int dir = log.dir_fd();
+  boost::asio::io_context io(1);  // outlives who serves on it
   {
     auto made = Control::make(dir, "abcd2345");
     ASSERT_TRUE(made) << made.error().what;
@@ -206,7 +207,6 @@ TEST_F(LogTest, AControlSocketIsForItsUserAnswersAndGoesWithItsOwner) {
       if (body == "no") return fail("as asked");
       return body + std::to_string(peer);
     });
-    boost::asio::io_context io(1);
     control.serve(io);
     std::thread server([&io] { io.run(); });
     EXPECT_EQ(*running_controls(dir), std::vector<std::string>{"abcd2345"});
