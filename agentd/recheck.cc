@@ -195,6 +195,8 @@ std::optional<Fault> RunCheck::Impl::add_policy(const Record& r) {
   if (body.size() < r.count) return {};
   auto read = supervisor::read_recorded_policy(body);
   if (!read) return Fault{"policy", read.error().what};
+  if (const Status kept = changed ? supervisor::keep_pins(policy, *read) : ok(); !kept)
+    return Fault{"policy", kept.error().what};
   policy = *std::move(read);
   if (!same_bytes(policy_digest, policy.digest()))
     return Fault{"policy", "it is not the one whose digest the start names"};

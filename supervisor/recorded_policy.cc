@@ -1,7 +1,9 @@
 #include "supervisor/recorded_policy.h"
 
-#include "supervisor/policy_load.h"
+#include <algorithm>
+
 #include "kernel/cbor.h"
+#include "supervisor/policy_load.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -41,6 +43,21 @@ void put_place(kernel::CborWriter& out, std::string& file, const std::string& pl
 }
 
 }  // namespace
+
+Status keep_pins(const Policy& before, Policy& to) {
+  for (kernel::Tool& tool : to.tools) {
+    if (tool.pin != kernel::Tool::Pin::kAtStart) continue;
+    const auto pinned =
+        std::find_if(before.tools.begin(), before.tools.end(), [&](const kernel::Tool& one) {
+          return one.pin == tool.pin && one.name == tool.name && one.program == tool.program;
+        });
+    if (pinned == before.tools.end())
+      return fail("the tool '" + tool.name +
+                  "' is pinned at the start of a run; start the agent again");
+    tool.sha256 = pinned->sha256;
+  }
+  return ok();
+}
 
 std::string recorded_body(const Policy& policy) {
   const std::vector<uint8_t> canonical = policy.canonical();

@@ -27,4 +27,8 @@ std::vector<kernel::Record> policy_records(const std::string& body);
 // Strict: what it gives has exactly these canonical bytes, and is a policy that may be loaded.
 Result<kernel::Policy> read_recorded_policy(const std::string& body);
 
+// What a tool's program was when the run began is in no policy: a policy that comes later has it
+// from the one before it. A tool that was not pinned then is an error.
+Status keep_pins(const kernel::Policy& before, kernel::Policy& to);
+
 }  // namespace certgate::supervisor

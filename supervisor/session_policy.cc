@@ -142,6 +142,7 @@ Result<Session::Moved> Session::judge_held(const kernel::Decider& by) {
 Result<int64_t> Session::reload(kernel::Policy policy) {
   const std::lock_guard reloading(reload_mutex_);
   CG_CHECK(can_reload(policy));
+  CG_CHECK(keep_pins(decider().policy(), policy));
   auto next = std::make_unique<const Ruling>(std::move(policy), decider());
   const kernel::Policy& old = decider().policy();
   std::map<std::string_view, size_t> places;

@@ -85,5 +85,25 @@ TEST(RecordedPolicy, AnotherByteIsAnotherPolicyOrNone) {
   EXPECT_FALSE(read_recorded_policy(body + '\0'));
 }
 
+TEST(RecordedPolicy, ALaterOneHasThePinsOfTheStartOrIsRefused) {
+  kernel::Policy before;
+  before.tools.resize(1);
+  before.tools[0].name = "t";
+  before.tools[0].program = "/usr/bin/t";
+  before.tools[0].pin = kernel::Tool::Pin::kAtStart;
+  before.tools[0].sha256[5] = 7;
+  kernel::Policy later = before;
+  later.tools[0].sha256 = {};
+  ASSERT_TRUE(keep_pins(before, later));
+  EXPECT_EQ(later.tools[0].sha256, before.tools[0].sha256);
+  for (auto member : {&kernel::Tool::name, &kernel::Tool::program}) {
+    kernel::Policy other = later;
+    other.tools[0].*member += "2";
+    EXPECT_FALSE(keep_pins(before, other)) << "nobody has looked at it";
+  }
+  before.tools[0].pin = kernel::Tool::Pin::kNone;
+  EXPECT_FALSE(keep_pins(before, later));
+}
+
 }  // namespace
 }  // namespace certgate::supervisor
