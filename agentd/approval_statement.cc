@@ -8,15 +8,12 @@
 #include <vector>
 
 #include "kernel/token.h"
+#include "supervisor/report.h"
 
 namespace certgate::agentd {
 namespace {
 
 bool is_plain(char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
-
-std::string hex(const kernel::Digest& digest) {
-  return fmt::format("{:02x}", fmt::join(digest, ""));
-}
 
 // Takes apart what payload() and dsse_envelope() put together.
 class Scan {
@@ -91,7 +88,7 @@ std::string ApprovalStatement::payload() const {
   return fmt::format(
       R"({{"digest":"{}","exp":{},"iss":"{}","nonce":"{}","origins":"{}","run":"{}","seq":{},)"
       R"("time":{},"uid":{},"user":"{}","verdict":"{}","why":"{}"}})",
-      hex(digest), expires_ns, issuer, nonce, origins, run, seq, time_ns, uid, user,
+      supervisor::hex(digest), expires_ns, issuer, nonce, origins, run, seq, time_ns, uid, user,
       consent == Consent::kApprove ? "approve" : "deny", why);
 }
 

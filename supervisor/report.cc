@@ -98,6 +98,13 @@ std::string json_string(std::string_view text) {
 
 }  // namespace
 
+std::string hex(const kernel::Digest& digest) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (const uint8_t byte : digest) (out += kDigits[byte >> 4]) += kDigits[byte & 15];
+  return out;
+}
+
 std::string escape(std::string_view bytes) {
   if (mutant(Mutant::kEscape)) return std::string(bytes);
   std::string out;

@@ -23,6 +23,8 @@ std::string refusal_line(const kernel::Record& record);
 // The same as one JSON object with the keys of `certgate audit list --json`.
 std::string refusal_json(const kernel::Record& record);
 
+std::string hex(const kernel::Digest& digest);  // lower case
+
 // Makes untrusted bytes safe for a terminal or a log line: control characters, ESC, DEL, the
 // backslash, bytes that are not UTF-8 and characters that hide text or turn its direction become
 // \xNN (or \n, \t). Printable UTF-8 passes unchanged; two different texts never look the same.

@@ -25,10 +25,6 @@ int64_t now_ns(clockid_t clock) {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-std::string hex(const kernel::Digest& digest) {
-  return fmt::format("{:02x}", fmt::join(digest, ""));
-}
-
 // Every part of the effect that the digest covers and an operator can judge.
 struct Fill {
   ApprovalRequest& out;

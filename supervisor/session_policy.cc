@@ -21,13 +21,6 @@ int64_t steady_ns() {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-std::string hex(const kernel::Digest& digest) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  for (const uint8_t byte : digest) (out += kDigits[byte >> 4]) += kDigits[byte & 15];
-  return out;
-}
-
 // The rules of the last question, the first layer's first: what is done through the handle later is
 // judged by them.
 kernel::Held held_by(const kernel::Certificate& certificate, const kernel::Policy& policy) {

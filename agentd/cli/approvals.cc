@@ -130,10 +130,6 @@ Result<std::vector<Asked>> all_waiting(int state) {
   return out;
 }
 
-std::string hex(const kernel::Digest& digest) {
-  return fmt::format("{:02x}", fmt::join(digest, ""));
-}
-
 void print_json(const Asked& one) {
   const ApprovalRequest& r = one.request;
   JsonObject out;
@@ -141,7 +137,7 @@ void print_json(const Asked& one) {
   out.text("verb", r.verb).text("call", r.call).text("object", r.object).text("how", r.how);
   out.list("argv", r.argv).text("cwd", r.cwd).list("env", r.env).list("files", r.images);
   out.text("origins", r.label).list("came_in", r.came_in).text("rule", r.rule).text("why", r.why);
-  out.text("risk", kernel::risk_text(r.risk)).text("digest", hex(r.digest));
+  out.text("risk", kernel::risk_text(r.risk)).text("digest", supervisor::hex(r.digest));
   out.text("deadline", rfc3339(r.deadline_ns));
   fmt::print("{}\n", out.str());
 }
@@ -167,7 +163,7 @@ void print_text(const Asked& one) {
   for (const std::string& how : r.came_in) line("came in", how);
   line("rule", r.rule + ": " + r.why);
   line("risk", kernel::risk_text(r.risk));
-  line("digest", hex(r.digest));
+  line("digest", supervisor::hex(r.digest));
   const int64_t left = (r.deadline_ns - now_ns()) / 1'000'000'000;
   line("waits", std::to_string(std::max<int64_t>(left, 0)) + " s more, then it is refused");
 }

@@ -25,12 +25,6 @@ namespace fs = std::filesystem;
 
 // Patterns need some workspace to stand for @workspace; digests are for this one.
 const PolicyContext kSomewhere{"/workspace", "/home/agent"};
-std::string hex(const kernel::Digest& digest) {
-  std::string out;
-  for (const uint8_t b : digest) out += fmt::format("{:02x}", b);
-  return out;
-}
-
 std::string json_text(const std::string& text) {
   std::string out = "\"";
   for (const char c : escape(text)) {
@@ -71,7 +65,7 @@ int check(const Args& args) {
     return kNo;
   }
   if (!policy) return policy_trouble(policy.error());
-  const std::string digest = hex(policy->policy.digest());
+  const std::string digest = supervisor::hex(policy->policy.digest());
   if (words->flag("--json")) {
     fmt::print("{{\"ok\":true,\"name\":{},\"rules\":{},\"zones\":{},\"digest\":\"{}\"}}\n",
                json_text(policy->policy.name), policy->policy.rules.size(),
@@ -107,7 +101,7 @@ int show(const Args& args) {
     return 0;
   }
   fmt::print("# {}, for workspace {} and home {}; sha256 {}\n{}", escape(*file),
-             escape(context.workspace), context.home, hex(compiled->policy.digest()),
+             escape(context.workspace), context.home, supervisor::hex(compiled->policy.digest()),
              effective_text(*compiled));
   CompiledPolicy all = *compiled;
   if (auto added = add_layers(all, layers(*words, *file), context); !added)
