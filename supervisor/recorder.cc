@@ -57,11 +57,11 @@ Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability dura
       return hidden.error();
     }
   }
-  return append_locked(std::move(record), durability);
+  return append_locked(record, durability);
 }
 
-Result<uint64_t> Recorder::append_locked(kernel::Record record, kernel::Durability durability) {
-  CG_TRY(const uint64_t seq, write_locked(std::move(record), durability));
+Result<uint64_t> Recorder::append_locked(kernel::Record& record, kernel::Durability durability) {
+  CG_TRY(const uint64_t seq, write_locked(record, durability));
   CG_CHECK(keep_room());
   return seq;
 }
@@ -103,7 +103,7 @@ Status Recorder::keep_room() {
     record.since = halted_ns_;
     record.count = static_cast<uint64_t>((now_ns(CLOCK_BOOTTIME) - halted_ns_) / 1'000'000);
   }
-  CG_TRY(halt_seq_, write_locked(std::move(record), kernel::Durability::kStrict));
+  CG_TRY(halt_seq_, write_locked(record, kernel::Durability::kStrict));
   if (on_full_) on_full_(full ? LogRoom::Change::kFull : LogRoom::Change::kRoomAgain);
   return ok();
 }
@@ -121,7 +121,7 @@ void Recorder::wait_for_room() {
   }
 }
 
-Result<uint64_t> Recorder::write_locked(kernel::Record record, kernel::Durability durability) {
+Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durability durability) {
   if (closed_) return fail("the run has ended: no record, no effect", ESHUTDOWN);
   if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
   record.run = run_;
@@ -171,7 +171,7 @@ Status Recorder::close(kernel::Record stop) {
   const std::lock_guard lock(mutex_);
   stop.kind = kernel::RecordKind::kStop;
   stop.count = next_seq_ - 1;
-  CG_CHECK(write_locked(std::move(stop), kernel::Durability::kStrict));
+  CG_CHECK(write_locked(stop, kernel::Durability::kStrict));
   closed_ = true;
   return ok();
 }

@@ -63,8 +63,8 @@ class Recorder {
   const std::string& run() const { return run_; }
 
  private:
-  Result<uint64_t> append_locked(kernel::Record record, kernel::Durability durability);
-  Result<uint64_t> write_locked(kernel::Record record, kernel::Durability durability);
+  Result<uint64_t> append_locked(kernel::Record& record, kernel::Durability durability);
+  Result<uint64_t> write_locked(kernel::Record& record, kernel::Durability durability);
   Status hide(kernel::Record& record, const std::vector<std::string>* env,
               kernel::Durability durability);
   Status keep_room();

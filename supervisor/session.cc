@@ -179,7 +179,8 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
     describe(*observed, record);
     record.grade = kernel::kObservedGrade;
   }
-  const kernel::Record copy = observed != nullptr ? record : kernel::Record();
+  std::optional<kernel::Record> shown;
+  if (observed != nullptr) shown = record;
   const auto seq =
       recorder_.append(std::move(record), certificate.durability(), environment_of(call));
   if (!seq) {
@@ -187,7 +188,7 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
     return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
   }
   out.seq = *seq;
-  if (observed != nullptr) report(copy, *seq);
+  if (shown) report(*shown, *seq);
   shut(certificate.shut());
   lineage_.rise(certificate.raised_to(), *seq);
   if (raises) ++changes_, note_rise(certificate.raised_to(), *seq, object_text(call.effect));

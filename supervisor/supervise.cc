@@ -103,7 +103,7 @@ void dispatch(const sandbox::TrappedCall& call, const sandbox::Listener& listene
   }
 }
 
-// The notify thread: on the CPU the caller trapped on.
+// A notify thread: on the CPU the caller trapped on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
                  NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate,
                  Recorder& recorder) {
@@ -411,7 +411,10 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   session.on_reload([&names](const kernel::Policy& policy) { names.use(policy); });
   Relay relay(io);
   BlockingPool pool(listener, [&recorder] { recorder.wait_for_room(); });
-  OpenCalls opens(trap, pool, bindings, digests);
+  // Two notify threads: while one waits for its caller to take the descriptor, the other is woken
+  // for the next call on the CPU where it is made. One alone would wake on its own CPU each time.
+  std::array<OpenCalls, 2> notify{OpenCalls(trap, pool, bindings, digests),
+                                  OpenCalls(trap, pool, bindings, digests)};
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
   CG_TRY(const auto gate, open_gate(io, hosting, box, execs, session));
@@ -423,8 +426,12 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(confine_supervisor());
   CG_CHECK(prove_refusals(box, trap, ledger, std::move(probe_labels), readers, recorder, channel,
                           digests));
-  // Both end with the process: they have nobody to serve once the sandbox is gone.
-  std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate, recorder); }).detach();
+  // All end with the process: they have nobody to serve once the sandbox is gone.
+  for (OpenCalls& opens : notify) {
+    std::thread([&] {
+      serve_calls(listener, opens, execs, net, changes, reads, rate, recorder);
+    }).detach();
+  }
   // Who was approved comes a second time, on a thread with hints of its own.
   OpenCalls opens_again(trap, pool, bindings, digests);
   std::thread([&] {
