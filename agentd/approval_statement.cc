@@ -7,6 +7,7 @@
 #include <charconv>
 #include <vector>
 
+#include "kernel/mutant.h"
 #include "kernel/token.h"
 #include "supervisor/report.h"
 
@@ -117,7 +118,8 @@ Result<ApprovalStatement> open_statement(std::string_view envelope, const Verifi
   Signature signature{};
   if (raw.size() != signature.size()) return fail("approval: a signature of a wrong length");
   std::copy(raw.begin(), raw.end(), signature.begin());
-  CG_CHECK(verify_ed25519(key.key, kernel::dsse_pae(type, payload), signature));
+  if (!mutant(Mutant::kApproval))
+    CG_CHECK(verify_ed25519(key.key, kernel::dsse_pae(type, payload), signature));
   CG_TRY(ApprovalStatement out, parse_payload(payload));
   if (out.issuer != key.name) return fail("approval: its issuer is not the key that signed it");
   return out;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "kernel/mutant.h"
 #include "kernel/path_cover.h"
 #include "sandbox/fd.h"
 
@@ -130,7 +131,7 @@ Status add_layers(CompiledPolicy& to, const LayerChoice& choice, const PolicyCon
   const std::string project = context.workspace + "/" + kProjectPolicy;
   CG_TRY(const std::optional<std::string> text, read_project(project));
   if (text) CG_CHECK(add_layer(to, Layer::kProject, project, *text, context));
-  to.policy.rules.push_back(own_file_rule(project));
+  if (!mutant(Mutant::kProjectPolicy)) to.policy.rules.push_back(own_file_rule(project));
   return kernel::validate(to.policy);
 }
 

@@ -42,6 +42,15 @@ namespace certgate {
   X(kAccept, "accept")                    /* rules accept every label */                           \
   X(kClearance, "clearance")              /* sinks need no clearance when they connect */          \
   X(kTaint, "taint")                      /* reading joins nothing */                              \
+  X(kTokenEnd, "token-end")               /* tokens go on when they are revoked or over */         \
+  X(kBudget, "budget")                    /* each caller counts for itself */                      \
+  X(kApproval, "approval")                /* answers are taken whoever signed them */              \
+  X(kToolPin, "tool-pin")                 /* a tool is what lies at its path */                    \
+  X(kPermitOnce, "permit-once")           /* a permit is good for many execs */                    \
+  X(kProjectPolicy, "project-policy")     /* agents may write the project's policy */              \
+  X(kRedaction, "redaction")              /* what `[redact]` names stays in the log */             \
+  X(kWitness, "witness")                  /* a witness signs what contradicts it */                \
+  X(kLogRoom, "log-room")                 /* no room is kept on the log's disk */                  \
   X(kPrivateIpc, "private-ipc")           /* sandbox: the host's ipc namespace */                  \
   X(kOwnProc, "own-proc")                 /* sandbox: the host's /proc */                          \
   X(kControlSide, "control-side")         /* sandbox: the state directory is mounted */            \

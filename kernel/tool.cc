@@ -4,6 +4,7 @@
 #include <charconv>
 #include <set>
 
+#include "kernel/mutant.h"
 #include "kernel/policy.h"
 
 namespace certgate::kernel {
@@ -180,7 +181,7 @@ ToolFit fit_tool(const Tool& tool, const ExecEffect& exec) {
     out.why = std::move(why);
     return out;
   };
-  if (tool.pin != Tool::Pin::kNone && image.sha256 != tool.sha256)
+  if (!mutant(Mutant::kToolPin) && tool.pin != Tool::Pin::kNone && image.sha256 != tool.sha256)
     return say(Fit::kMismatch, "file", "is not the program that was pinned");
   // A script is told the name that the caller used, and may find its other files by that.
   const bool script = exec.images.size() > 1 && !is_loader(exec, 1);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernel/mutant.h"
+
 namespace certgate::supervisor {
 
 void Permits::drop_old(int64_t now_ns) {
@@ -21,8 +23,8 @@ std::optional<Permit> Permits::take(const kernel::ExecEffect& exec, int64_t now_
            p.argv == exec.argv;
   });
   if (it == all_.end()) return std::nullopt;
-  std::optional<Permit> out(std::move(*it));
-  all_.erase(it);
+  std::optional<Permit> out(*it);
+  if (!mutant(Mutant::kPermitOnce)) all_.erase(it);
   return out;
 }
 
