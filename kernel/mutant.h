@@ -56,7 +56,7 @@ namespace certgate {
   X(kControlSide, "control-side")         /* sandbox: the state directory is mounted */            \
   X(kCgroup, "cgroup")                    /* no cgroup bounds the agent */                         \
   X(kRecordRate, "record-rate")           /* records are made as fast as the agent can */          \
-  X(kBlocking, "blocking")                /* what may block is done by a notify thread */          \
+  X(kBlocking, "blocking")                /* what may block is done by the notify thread */        \
   X(kWaitKillable, "wait-killable")       /* filter: signal handlers interrupt calls */            \
   X(kRestarts, "restarts")                /* a call that is started anew is performed anew */      \
   X(kSelfTest, "self-test")               /* nothing is tried before the agent starts */           \

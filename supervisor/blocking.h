@@ -1,4 +1,4 @@
-// Blocking work: calls that may wait (a FIFO, a connect) leave the notify threads for one of these.
+// Blocking work: calls that may wait (a FIFO, a connect) leave the notify thread for one of these.
 //
 //   pool.try_run(call, [=] { ... error = wait_for_it(); if (error == EINTR) error =
 //                            BlockingPool::interruption(call.tid); ... });

@@ -1,7 +1,6 @@
 #include "supervisor/confine.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -41,7 +40,6 @@ constexpr OwnTest kTests[] = {
     {SYS_socket, 0, kWord, AF_INET, OwnAnswer::kAllow},
     {SYS_socket, 0, kWord, AF_INET6, OwnAnswer::kAllow},
     {SYS_socket, 0, 0, 0, OwnAnswer::kRefuse},  // netlink: libc looks up names without it
-    {SYS_sched_setscheduler, 1, kWord, SCHED_BATCH, OwnAnswer::kAllow},  // by threads, of their own
     {SYS_ptrace, 0, kWord, PTRACE_SEIZE, OwnAnswer::kAllow},
     {SYS_ptrace, 0, kWord, PTRACE_INTERRUPT, OwnAnswer::kAllow},
     {SYS_ptrace, 0, kWord, PTRACE_CONT, OwnAnswer::kAllow},

@@ -36,7 +36,7 @@ class NetCalls {
  public:
   NetCalls(Trap& trap, BlockingPool& pool, const sandbox::Sandbox& box, NameTable& names,
            Relay& relay);
-  void handle(const sandbox::TrappedCall& call);  // connect and bind, on a notify thread
+  void handle(const sandbox::TrappedCall& call);  // connect and bind, on the notify thread
   Result<sandbox::UniqueFd> inside_socket(int domain, int type);
 
  private:

@@ -84,7 +84,7 @@ bool is_process_memory(const std::string& path) {
 class UninterruptedInjection {
  public:
   explicit UninterruptedInjection(bool on_worker) : blocked_(on_worker) {
-    if (!blocked_) return;  // nobody signals a notify thread
+    if (!blocked_) return;  // nobody signals the notify thread
     sigset_t all;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_BLOCK, &all, &before_);

@@ -2,7 +2,7 @@
 //
 //   decode   copies path and flags once, pins the object (or the parent directory of a new file)
 //   perform  opens what is pinned, checks that it is what was certified, labels it, injects it
-// Runs on a notify thread; only an open that may wait (a FIFO) moves to the blocking pool.
+// Runs on the notify thread; only an open that may wait (a FIFO) moves to the blocking pool.
 #pragma once
 
 #include <string>
@@ -62,7 +62,7 @@ class OpenCalls {
   BlockingPool& pool_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
-  // Hashes of paths; of the one thread that uses this; hints, which may be wrong at no cost but time.
+  // Hashes of paths; notify thread only; hints, which may be wrong at no cost but time.
   mutable std::unordered_set<size_t> seen_regular_, behind_link_;
 };
 

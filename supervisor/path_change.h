@@ -40,7 +40,7 @@ class PathChanges {
  public:
   explicit PathChanges(Trap& trap) : trap_(trap) {}
   static bool handles(int nr);
-  void handle(const sandbox::TrappedCall& call);  // on a notify thread
+  void handle(const sandbox::TrappedCall& call);  // on the notify thread
 
  private:
   int pin(const sandbox::TrappedCall& call, int dirfd_arg, int path_arg, int mode,

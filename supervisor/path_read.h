@@ -17,7 +17,7 @@ class PathReads {
  public:
   explicit PathReads(Trap& trap) : trap_(trap) {}
   static bool handles(int nr);
-  void handle(const sandbox::TrappedCall& call);  // on a notify thread
+  void handle(const sandbox::TrappedCall& call);  // on the notify thread
 
  private:
   struct Pinned;

@@ -43,7 +43,7 @@ void RecordRate::wait_for_room() {
   bool waited = false;
   while (full()) {
     waited = true;
-    if (!said_.exchange(true) && on_first_wait_) on_first_wait_();
+    if (!std::exchange(said_, true) && on_first_wait_) on_first_wait_();
     const int64_t at = resume_at();
     if (at == 0) break;
     const timespec until{at / kSecond_ns, at % kSecond_ns};

@@ -2,7 +2,7 @@
 //
 //   RecordRate rate(10000, [] { say_so(); });
 //   rate.count(now);              // by the recorder, one for each record
-//   rate.wait_for_room();         // by a notify thread, before it takes the next call
+//   rate.wait_for_room();         // by the notify thread, before it takes the next call
 //   if (auto e = rate.take_episode(Episode::kOver)) record_it(*e);    // once a second
 //
 // Records are never dropped: beyond the rate, counted over kBurstSeconds, the agent's next calls
@@ -29,7 +29,7 @@ struct Throttled {
 
 class RecordRate {
  public:
-  // `on_first_wait` is called once, by the first thread that waits.
+  // `on_first_wait` is called once, by the thread that waits.
   RecordRate(uint64_t per_second, std::function<void()> on_first_wait);
 
   // Times are CLOCK_BOOTTIME. Calls must be ordered by the caller's lock.
@@ -47,8 +47,8 @@ class RecordRate {
   std::function<void()> on_first_wait_;
   int64_t paid_until_ns_ = 0;
   std::atomic<int64_t> resume_at_{0};
-  std::atomic<bool> said_{false};
-  std::mutex mutex_;  // guards what follows: the notify threads write, the io thread takes
+  bool said_ = false;  // of the notify thread
+  std::mutex mutex_;   // guards what follows: the notify thread writes, the io thread takes
   std::optional<Throttled> episode_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -104,13 +103,10 @@ void dispatch(const sandbox::TrappedCall& call, const sandbox::Listener& listene
   }
 }
 
-// A notify thread: on the CPU the caller trapped on. When its caller has taken a descriptor and goes
-// on, both can run: a batch thread does not interrupt it, but runs when the caller waits again.
+// The notify thread: on the CPU the caller trapped on.
 void serve_calls(const sandbox::Listener& listener, OpenCalls& opens, ExecCalls& execs,
                  NetCalls& net, PathChanges& changes, PathReads& reads, RecordRate& rate,
                  Recorder& recorder) {
-  const sched_param none{};
-  ::sched_setscheduler(0, SCHED_BATCH, &none);  // where that is refused: slower, not different
   for (;;) {
     rate.wait_for_room();
     recorder.wait_for_room();
@@ -415,10 +411,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   session.on_reload([&names](const kernel::Policy& policy) { names.use(policy); });
   Relay relay(io);
   BlockingPool pool(listener, [&recorder] { recorder.wait_for_room(); });
-  // Two notify threads: while one waits for its caller to take the descriptor, the other is woken
-  // for the next call on the CPU where it is made. One alone would wake on its own CPU each time.
-  std::array<OpenCalls, 2> notify{OpenCalls(trap, pool, bindings, digests),
-                                  OpenCalls(trap, pool, bindings, digests)};
+  OpenCalls opens(trap, pool, bindings, digests);
   ExecCalls execs(trap, bindings, digests);
   NetCalls net(trap, pool, box, names, relay);
   CG_TRY(const auto gate, open_gate(io, hosting, box, execs, session));
@@ -430,12 +423,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(confine_supervisor());
   CG_CHECK(prove_refusals(box, trap, ledger, std::move(probe_labels), readers, recorder, channel,
                           digests));
-  // All end with the process: they have nobody to serve once the sandbox is gone.
-  for (OpenCalls& opens : notify) {
-    std::thread([&] {
-      serve_calls(listener, opens, execs, net, changes, reads, rate, recorder);
-    }).detach();
-  }
+  // Both end with the process: they have nobody to serve once the sandbox is gone.
+  std::thread([&] { serve_calls(listener, opens, execs, net, changes, reads, rate, recorder); }).detach();
   // Who was approved comes a second time, on a thread with hints of its own.
   OpenCalls opens_again(trap, pool, bindings, digests);
   std::thread([&] {

@@ -1,7 +1,7 @@
 // Supervise: hosts one agent, from launch to its last record. The supervisor process's whole life.
 //
-// Threads: the caller's (io: relay, resolver, signals, the end), two notify threads (opens; the
-// rest they hand on), one tracer thread (exec), the blocking pool (connect, FIFOs), and two that
+// Threads: the caller's (io: relay, resolver, signals, the end), one notify thread (opens, and
+// hands the rest on), one tracer thread (exec), the blocking pool (connect, FIFOs), and two that
 // carry keys and output when there is a terminal (terminal.h).
 #pragma once
 

@@ -11,7 +11,8 @@
 // Life of a run: begin (raise the label if kTainted) → run → a verdict, printed with
 // what SAY left. Effects aim at src/, guard/ and at what the environment names; only the runner
 // outside is believed for what stayed unchanged. Environment, all from run.py: RED_BARE (no
-// certgate: nobody raises a label), RED_LONG (races of 5 s), RED_LOOP (repeat until killed),
+// certgate: nobody raises a label), RED_LONG (races of 5 s), RED_SLOW
+// (a build with sanitizers: 8 times as long for all), RED_LOOP (repeat until killed),
 // RED_STAGE (which of two runs), RED_PAGE, RED_SINK ("address:port" when bare) and the names of
 // what an agent must not reach.
 #pragma once

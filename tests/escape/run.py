@@ -159,7 +159,7 @@ class Lane:
 
     def env(self, state=""):
         return {**self.outside.env(), "RED_HOST_PORT": str(self.sink.port), "RED_POLICY": str(self.policy), "RED_STATE": str(state),
-                **({"RED_LONG": "1"} if self.options.long else {})}
+                **({"RED_LONG": "1"} if self.options.long else {}), **({"RED_SLOW": "1"} if self.options.slow else {})}
 
     # --- without certgate ----------------------------------------------------------------------------
 
@@ -472,6 +472,7 @@ def main():
     parser.add_argument("--programs", type=pathlib.Path, required=True)
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--slow", action="store_true", help="the build is slow (sanitizers)")
     parser.add_argument("--lanes", type=int, default=4)
     parser.add_argument("--run", choices=["hosted", "killed"], help="this run only, on the first host only")
     options = parser.parse_args()

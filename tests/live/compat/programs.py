@@ -23,6 +23,31 @@ for _ in range(6000):
 if pid == 0: os._exit(bad > 0)
 print("wrong descriptors:", bad, [os.wait()[1] for _ in range(3)])'
 """),
+    # Whoever answers an open holds the file a moment longer: a program that is still open for writing does not start, a lock
+    # is still taken.
+    ("closed, then used", ["/usr/bin/python3"], r"""
+/usr/bin/python3 -c 'import fcntl, os
+true = open("/bin/true", "rb").read()
+failed = locked = 0
+for _ in range(150):
+    fd = os.open("program", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o755)
+    os.write(fd, true)
+    os.close(fd)
+    pid = os.fork()
+    if pid == 0:
+        try: os.execv("./program", ["program"])
+        except OSError as e: os._exit(e.errno)
+    failed += os.waitpid(pid, 0)[1] != 0
+    os.unlink("program")
+    fd = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os.close(fd)
+    fd = os.open("lock", os.O_RDONLY)
+    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError: locked += 1
+    os.close(fd)
+print("not started:", failed, "still locked:", locked)'
+"""),
     ("coreutils", ["cut", "tac", "split", "install"], r"""
 seq 1 100 | shuf --random-source=<(yes) | sort -n | head -3; printf 'b\na\nc\n' > l; sort l | tac | nl; wc l; uniq -c l; cut -c1 l | paste -sd+
 echo 'Hello World' | tr a-z A-Z | rev; seq 10 | split -l 3 - part.; ls part.*; cat part.* | md5sum; sha256sum l; cksum l; b2sum l

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -177,17 +176,6 @@ TEST(OwnFilterOfTheAuthority, HasNoSocketsAtAll) {
     EXPECT_TRUE(held(attempt([] { return agentd::confine_authority(); },
                              [domain] { return refused(::socket(domain, SOCK_STREAM, 0)); })));
   }
-}
-
-TEST(OwnFilterOfTheSupervisor, OnlyStepsBackInScheduling) {
-  const auto schedule = [](int policy) {
-    sched_param none{};
-    none.sched_priority = policy == SCHED_BATCH ? 0 : 1;
-    return ::sched_setscheduler(0, policy, &none);
-  };
-  const auto confine = [] { return supervisor::confine_supervisor(); };
-  EXPECT_TRUE(held(attempt(confine, [&] { return schedule(SCHED_BATCH) == 0 ? kDone : kOtherErrno; })));
-  EXPECT_TRUE(held(attempt(confine, [&] { return refused(schedule(SCHED_FIFO)); })));
 }
 
 TEST(OwnFilterOfTheSupervisor, MakesTheSocketsOfRelays) {
