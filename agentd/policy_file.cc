@@ -15,6 +15,7 @@
 #include "agentd/policy_catalogue.h"
 #include "agentd/redact_file.h"
 #include "agentd/risk_file.h"
+#include "agentd/rule_order.h"
 #include "agentd/sandbox_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
@@ -36,7 +37,10 @@ class Compiler {
   explicit Compiler(const PolicyContext& context) : context_(context) {}
   // Goes on with what the layers above have made.
   Compiler(const PolicyContext& context, CompiledPolicy above, Layer layer)
-      : context_(context), layer_(layer), out_(std::move(above)) {}
+      : context_(context),
+        layer_(layer),
+        out_(std::move(above)),
+        layer_begin_(out_.policy.rules.size()) {}
 
   Status add_file(const fs::path& path, size_t depth);
   Status add_text(const fs::path& path, const std::string& text, size_t depth);
@@ -62,6 +66,7 @@ class Compiler {
   const PolicyContext& context_;
   const Layer layer_ = Layer::kVendor;
   CompiledPolicy out_;
+  const size_t layer_begin_ = 0;  // the layer's first rule
   std::map<std::string, std::vector<std::string>> sets_;
   std::map<std::string, std::string> places_;  // where each rule id was defined
   std::vector<fs::path> seen_;
@@ -354,9 +359,11 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
 }
 
 void Compiler::add_rules(TomlFile& file, const toml::node* node) {
+  const size_t own = out_.policy.rules.size();
   each_table(file, node, "rule", [&](const toml::table& table) {
     if (!file.error) add_rule(file, table);
   });
+  if (!file.error) put_in_order(out_.policy.rules, layer_begin_, own);
 }
 
 Status Compiler::add_file(const fs::path& path, size_t depth) {

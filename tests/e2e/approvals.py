@@ -542,6 +542,41 @@ def proposal(checks, host):
     run = a.start(ONE, "exec", "other")
     checks.check(len(a.waiting()) == 1, "and for nothing else")
     run.terminate()
+    finish(run)
+    # The same rule, alone in a file that extends the one that asks.
+    asking = a.policy.with_name("always-asking.toml")
+    asking.write_text(text)
+    a.policy.write_text('name = "extends"\nextends = ["always-asking"]\n' + rule)
+    run = a.start(ONE, "exec", "main")
+    out, err = finish(run)
+    checks.check("done" in out and "waits for approval" not in err, "in a file that extends the asking one it holds as well", out + err)
+    run = a.start(ONE, "exec", "other")
+    checks.check(len(a.waiting()) == 1, "and still for nothing else")
+    run.terminate()
+    a.close()
+
+
+def extending(checks, host):
+    """A question holds against what an extended file allows."""
+    a = Asking(checks, host, "extending")
+    at = POLICY.index('[[rule]]\nid = "asked-files"'), POLICY.index('[[rule]]\nid = "read-visible"')
+    base, questions = POLICY[:at[0]] + POLICY[at[1]:], POLICY[at[0]:at[1]]
+    named = a.policy.with_name("extending-base.toml")
+    named.write_text(base)
+    named.chmod(0o644)
+    people = questions.replace('["@people"', '["operator", "user"') % {"deadline": "60s", "port": 9}
+    a.policy.write_text('name = "extending"\nextends = ["extending-base"]\n' + people)
+    for what in ("open", "exec"):
+        run = a.start(ONE, what, "main")
+        requests = a.waiting()
+        if checks.check(len(requests) == 1 and requests[0]["rule"].startswith("asked-"), f"{what}: asked, though the extended file allows it", requests):
+            a.operator("approve", requests[0]["id"])
+        out, err = finish(run)
+        checks.check("done" in out, "and done once approved", out + err)
+    told = host.call("policy", "explain", "--policy", a.policy, "--workspace", a.workspace, "--", "git", "push", "x")
+    checks.check("APPROVAL_REQUIRED (rule asked-program)" in told.stdout, "explain says the same", told.stdout + told.stderr)
+    told = host.call("policy", "analyze", a.policy)
+    checks.check("shadowed" not in told.stdout, "and analyze finds no question that is never asked", told.stdout)
     a.close()
 
 
@@ -570,8 +605,8 @@ def main():
     parser.add_argument("--only")
     arguments = parser.parse_args()
     checks = Checks("approvals")
-    once = (taint, many, proposal, risk)
-    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, risk)
+    once = (taint, many, proposal, extending, risk)
+    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, extending, risk)
     for number, host in enumerate(hosts(arguments.certgate.resolve())):
         print(f"== {host.name}")
         try:
