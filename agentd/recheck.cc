@@ -74,7 +74,7 @@ struct RunCheck::Impl {
   Answer given(const Record& r);
   Answer policy_changed(const Record& r);
   Answer say_messages(const Record& r, kernel::Call& call);
-  Answer use_approval(const Record& r);
+  Answer use_approval(const Record& r, const kernel::Effects& effect);
   Answer any(const Record& r);
   void rise(const Label& to, uint64_t seq);
   Answer refusal(const Record& r) const;
@@ -282,7 +282,7 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   if (open != nullptr) call.object = open->read ? *after : Label();
   if (!after->covers(secrecy_of(call.effect)))
     return Fault{"label", "what was read is in a secret zone, and brought no tag in"};
-  if (Answer fault = use_approval(r)) return fault;
+  if (Answer fault = use_approval(r, call.effect)) return fault;
   if (Answer fault = say_messages(r, call)) return fault;
   kernel::Verdict verdict = decider->decide(state, call, time_of());
   if (const auto* refusal = std::get_if<kernel::Refusal>(&verdict)) {
@@ -397,15 +397,19 @@ std::optional<Fault> RunCheck::Impl::approval(const Record& r) {
   return {};
 }
 
-// Only the one that the certificate names, once.
-std::optional<Fault> RunCheck::Impl::use_approval(const Record& r) {
+// Only the one that the certificate names, once. That it was for this action the certified digest
+// says, which was compared with the record; what is decided again is an exec without environment.
+std::optional<Fault> RunCheck::Impl::use_approval(const Record& r, const kernel::Effects& effect) {
   state.approvals.clear();
   if (r.ref == 0) return {};
   const auto one = approved.find(r.ref);
   if (one == approved.end())
     return Fault{"approval", "it names one that was not given, or was used before"};
   state.approvals.push_back(one->second);
+  if (!same_bytes(r.digest, one->second.digest))
+    return Fault{"approval", "it names one that was given for another action"};
   approved.erase(one);
+  state.approvals.back().digest = kernel::action_digest(effect);
   return {};
 }
 

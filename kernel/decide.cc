@@ -386,6 +386,7 @@ std::optional<Refusal> Decider::ask(const State& state, const Instant& now, cons
   Refusal out{Reason::kForbidden, rule.id, rule.why, {}, "risk", certificate.decision_};
   out.risk = certificate.risk_.level;
   if (by_risk == Effect::kForbid) return out;
+  out.tool = certificate.tool_;
   out.argument.clear();
   out.digest = certificate.digest_;
   out.deadline_ns = rule.deadline_ns.value_or(kDefaultDeadline_ns);

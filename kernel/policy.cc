@@ -97,9 +97,10 @@ Status validate(const Rule& rule) {
   if (rule.verbs.empty()) return fail(name + " names no verb");
   const bool path_verb =
       has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
-  const bool grants_calls = rule.effect == Effect::kAllow && rule.verbs == std::vector{Verb::kExec};
+  const bool grants_calls = rule.grants() && rule.verbs.size() == 1 && has(rule, Verb::kExec);
   if (!rule.tools.empty() && !(grants_calls && rule.paths.empty() && rule.argvs.empty()))
-    return fail(name + ": 'tools' is for allow = [\"exec\"] alone, without paths and argv");
+    return fail(name +
+                ": 'tools' is for allow or ask = [\"exec\"] alone, without paths and argv");
   if (path_verb && rule.paths.empty() && rule.tools.empty())
     return fail(name + " needs paths for exec, read or write");
   if (has(rule, Verb::kConnect) && rule.endpoints.empty())

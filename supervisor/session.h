@@ -97,6 +97,7 @@ struct Judged {
 // What the tool gate is told: a permit, or why not.
 struct Permitted {
   std::optional<Permit> permit;
+  std::optional<Asks> asks;  // beside a permit
   kernel::Refusal refusal;
   std::string id;  // of the record
   std::string tool, sources, label;

@@ -141,7 +141,7 @@ struct ToolGate::Impl : std::enable_shared_from_this<ToolGate::Impl> {
     if (!answer.permit) return gate_answer(answer.id, answer.refusal);
     return gate_answer(GatePermit{answer.id, answer.tool, tool->program, answer.label,
                                   answer.sources, answer.permit->sha256, answer.permit->argv,
-                                  kPermitTtl_ns / 1'000'000});
+                                  kPermitTtl_ns / 1'000'000, answer.asks});
   }
 
   asio::io_context& io;

@@ -225,6 +225,10 @@ class Asking:
         out = self.host.call("audit", "verify", "--state", self.state)
         self.checks.check(out.returncode == 0, "the log verifies", out.stdout + out.stderr)
 
+    def recheck(self):
+        out = self.host.call("audit", "recheck", "--all", "--state", self.state)
+        self.checks.check(out.returncode == 0 and out.stdout.startswith("yes:"), "every certificate follows from the records alone", out.stdout + out.stderr)
+
     def close(self):
         for run in self.runs:
             if run.poll() is None:
@@ -275,6 +279,7 @@ def each_effect(checks, host):
         out, err = finish(run)
         checks.check("errno 17" in out and "waits" not in err, "the file is there already: natively refused, nobody is asked", out + err)
         a.verify()
+        a.recheck()
         openssl_alone(checks, a)
         a.close()
 
