@@ -93,13 +93,14 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
 }
 
 Permitted Session::refuse_tool(const CallInfo& info, const std::string& tool,
-                               const std::string& intent) {
+                               const std::string& intent, const std::string& fault) {
   const Lock lock = enter();
   Permitted out;
   kernel::ExecEffect nothing;
   nothing.images.push_back({tool, {}, {}});
-  out.refusal = refusal_of(kernel::Reason::kScopeMissing, "no tool of this name that can be run",
-                           state_.label);
+  out.refusal = fault.empty() ? refusal_of(kernel::Reason::kScopeMissing,
+                                           "no tool of this name that can be run", state_.label)
+                              : refusal_of(kernel::Reason::kInternal, fault, state_.label);
   out.id = recorder_.run() + "-" +
            std::to_string(refused(info, kernel::Call{nothing, {}}, out.refusal, intent).seq);
   return out;
