@@ -197,6 +197,7 @@ class Session {
     bool labelled = false;
     kernel::Effects effect;
     std::function<void()> shut;
+    std::optional<kernel::Digest> approved;  // the action that an operator approved
   };
   // A policy and who decides by it; where it is, it stays.
   struct Ruling {

@@ -585,6 +585,33 @@ def extending(checks, host):
     a.close()
 
 
+HOLDS = """
+import os, socket, time
+s = socket.create_connection(("asked.test", 80)); print("connected", flush=True)
+while not os.path.exists("go"): time.sleep(0.05)
+s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+print("page" if s.recv(4096) else "shut", flush=True)
+"""
+
+
+def reloaded(checks, host):
+    """What an operator approved stays open when the policy is loaded again; nobody is asked anew."""
+    with web_page(b"page") as port:
+        a = Asking(checks, host, "reloaded", port=port)
+        # Else its own bytes would be what the rule does not accept.
+        a.policy.write_text(a.policy.read_text().replace('to = ["asked.test:80"]', 'to = ["asked.test:80"]\norigin = "user"'))
+        run = a.start(HOLDS)
+        request = a.waiting()[0]
+        a.operator("approve", request["id"])
+        checks.check(run.stdout.readline() == "connected\n", "an approved connection is made")
+        out = a.operator("policy", "reload", request["agent"], a.policy)
+        checks.check(out.returncode == 0, "the same policy again is taken", out.stderr)
+        (a.workspace / "go").write_text("")
+        out, err = finish(run)
+        checks.check(out.startswith("page") and err.count("waits for approval") == 1, "and the connection goes on", out + err)
+        a.close()
+
+
 def risk(checks, host):
     a = Asking(checks, host, "risk")
     a.policy.write_text(a.policy.read_text() + '\n[risk]\nmedium = "ask"\nhigh = "forbid"\n')
@@ -610,8 +637,8 @@ def main():
     parser.add_argument("--only")
     arguments = parser.parse_args()
     checks = Checks("approvals")
-    once = (taint, many, proposal, extending, risk)
-    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, extending, risk)
+    once = (taint, many, proposal, extending, reloaded, risk)
+    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, extending, reloaded, risk)
     for number, host in enumerate(hosts(arguments.certgate.resolve())):
         print(f"== {host.name}")
         try:
