@@ -304,7 +304,8 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
     return Fault{"approval", "decided again it needs none, and names one"};
   if (static_cast<uint8_t>(again.risk().level) != r.risk)
     return Fault{"risk", "decided again it is of another risk"};
-  if (again.tool() != r.tool)
+  // What an observing run's own policy would have refused has the tool of that refusal.
+  if (again.tool() != r.tool && r.grade != kernel::kObservedGrade)
     return Fault{"tool",
                  "decided again it is a call of '" + again.tool() + "', not of '" + r.tool + "'"};
   uint64_t most = UINT64_MAX;
@@ -405,11 +406,11 @@ std::optional<Fault> RunCheck::Impl::use_approval(const Record& r, const kernel:
   const auto one = approved.find(r.ref);
   if (one == approved.end())
     return Fault{"approval", "it names one that was not given, or was used before"};
-  state.approvals.push_back(one->second);
   if (!same_bytes(r.digest, one->second.digest))
     return Fault{"approval", "it names one that was given for another action"};
-  approved.erase(one);
+  state.approvals.push_back(one->second);
   state.approvals.back().digest = kernel::action_digest(effect);
+  approved.erase(one);
   return {};
 }
 
