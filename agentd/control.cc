@@ -16,6 +16,8 @@
 #include <utility>
 
 #include "agentd/state_dir.h"
+#include "sandbox/wire.h"
+#include "supervisor/sealed_text.h"
 
 namespace certgate::agentd {
 namespace {
@@ -49,26 +51,27 @@ Result<UniqueFd> open_directory(int state_dir) {
 
 Result<std::string> receive_text(int fd, int flags) {
   std::string text(kMaxControlBytes, '\0');
-  ssize_t n = 0;
-  do {
-    n = ::recv(fd, text.data(), text.size(), flags | MSG_TRUNC);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return fail_errno("receive on a control socket", errno);
+  UniqueFd beside;
+  const ssize_t n = sandbox::receive_message(fd, text.data(), text.size(), beside, flags);
+  if (n == -EPROTO) return fail("a message too long for a control socket", EMSGSIZE);
+  if (n < 0) return fail_errno("receive on a control socket", static_cast<int>(-n));
   if (n == 0) return fail("the other side has closed the control socket", ECONNRESET);
-  if (n > static_cast<ssize_t>(text.size()))
-    return fail("a message too long for a control socket", EMSGSIZE);
   text.resize(static_cast<size_t>(n));
-  return text;
+  if (!beside) return text;
+  CG_TRY(const std::string body, supervisor::read_sealed(beside.get(), kMaxControlText));
+  return text + body;
 }
 
 Status send_text(int fd, const std::string& text, int flags) {
-  if (text.size() > kMaxControlBytes) return fail("too long for a control socket", EMSGSIZE);
-  ssize_t n = 0;
-  do {
-    n = ::send(fd, text.data(), text.size(), flags | MSG_NOSIGNAL);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return fail_errno("send on a control socket", errno);
-  return ok();
+  if (text.size() > kMaxControlText) return fail("too long for a control socket", EMSGSIZE);
+  size_t here = text.size();
+  UniqueFd beside;
+  if (here > kMaxControlBytes) {
+    here = text.find('\n') + 1;  // a verb, or how it went
+    CG_TRY(beside, supervisor::seal_text(text.substr(here)));
+  }
+  const int error = -sandbox::send_message(fd, text.data(), here, beside.get(), flags);
+  return error == 0 ? ok() : Status(fail_errno("send on a control socket", error));
 }
 
 }  // namespace

@@ -7,7 +7,8 @@
 //   // in the operator's process
 //   CG_TRY(const std::string reply, control_call(state_dir_fd, run, "answer", envelope));
 //
-// SOCK_SEQPACKET, one message each way: "<verb>\n<body>", then "ok\n<body>" or "no\n<why>".
+// SOCK_SEQPACKET, one message each way: "<verb>\n<body>", then "ok\n<body>" or "no\n<why>". A body
+// that is too long for one goes beside it, sealed (supervisor/sealed_text.h).
 // Having come this way proves nothing but the uid of who asked: what gives a right is signed.
 // A socket whose run was killed is removed by the next command that finds it dead.
 #pragma once
@@ -26,9 +27,10 @@
 
 namespace certgate::agentd {
 
-inline constexpr size_t kMaxControlBytes = 65536;
-inline constexpr size_t kMaxControlPeers = 16;  // at once
-inline constexpr int kControlSeconds = 10;      // for one message
+inline constexpr size_t kMaxControlBytes = 65536;     // of one message
+inline constexpr size_t kMaxControlText = 17u << 20;  // of what goes beside it
+inline constexpr size_t kMaxControlPeers = 16;        // at once
+inline constexpr int kControlSeconds = 10;            // for one message
 
 class Control {
  public:

@@ -36,7 +36,9 @@ Result<std::string> read_policy_text(const std::string& name) {
   if (size > kMaxFileBytes) return fail(path.string() + ": larger than 8 MiB");
   std::ifstream in(path, std::ios::binary);
   if (!in.is_open()) return fail(path.string() + ": cannot be opened; check its permissions");
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::string text(size, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(size));
+  text.resize(static_cast<size_t>(in.gcount()));
   if (!in.good() && !in.eof()) return fail(path.string() + ": cannot be read");
   return text;
 }

@@ -9,12 +9,14 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <unordered_set>
 
 #include "agentd/duration.h"
 #include "agentd/limits_file.h"
 #include "agentd/policy_catalogue.h"
 #include "agentd/redact_file.h"
 #include "agentd/risk_file.h"
+#include "agentd/rule_order.h"
 #include "agentd/sandbox_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
@@ -36,7 +38,10 @@ class Compiler {
   explicit Compiler(const PolicyContext& context) : context_(context) {}
   // Goes on with what the layers above have made.
   Compiler(const PolicyContext& context, CompiledPolicy above, Layer layer)
-      : context_(context), layer_(layer), out_(std::move(above)) {}
+      : context_(context),
+        layer_(layer),
+        out_(std::move(above)),
+        layer_begin_(out_.policy.rules.size()) {}
 
   Status add_file(const fs::path& path, size_t depth);
   Status add_text(const fs::path& path, const std::string& text, size_t depth);
@@ -54,16 +59,17 @@ class Compiler {
   void read_terms(TomlFile& file, TableReader& reader, Rule& rule);
   // Replaces "@set" by its members, "@workspace" and "~" by directories.
   std::vector<std::string> expand(TomlFile& file, const toml::source_region& at,
-                                  const std::vector<std::string>& items, size_t depth = 0);
-  std::string expand_directory(const std::string& text) const;
+                                  std::vector<std::string> items, size_t depth = 0);
+  std::string expand_directory(std::string text) const;
   std::vector<kernel::PathPattern> paths(TomlFile& file, const toml::source_region& at,
-                                         const std::vector<std::string>& items);
+                                         std::vector<std::string> items);
 
   const PolicyContext& context_;
   const Layer layer_ = Layer::kVendor;
   CompiledPolicy out_;
+  const size_t layer_begin_ = 0;  // the layer's first rule
   std::map<std::string, std::vector<std::string>> sets_;
-  std::map<std::string, std::string> places_;  // where each rule id was defined
+  std::unordered_set<std::string> ids_;  // of rules
   std::vector<fs::path> seen_;
 };
 
@@ -83,28 +89,33 @@ std::string line_of(const TomlFile& file, const toml::table& table) {
   return file.path + ":" + std::to_string(table.source().begin.line);
 }
 
-std::string Compiler::expand_directory(const std::string& text) const {
-  for (const auto& [mark, dir] :
-       {std::pair<std::string, std::string>{"@workspace", context_.workspace},
-        {"~", context_.home}}) {
-    if (text == mark) return dir;
-    if (text.starts_with(mark + "/")) return dir + text.substr(mark.size());
+std::string Compiler::expand_directory(std::string text) const {
+  const std::pair<std::string_view, const std::string&> kMarks[] = {
+      {"@workspace", context_.workspace}, {"~", context_.home}};
+  for (const auto& [mark, dir] : kMarks) {
+    if (!text.starts_with(mark)) continue;
+    if (text.size() == mark.size() || text[mark.size()] == '/')
+      return text.replace(0, mark.size(), dir);
   }
   return text;
 }
 
 std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_region& at,
-                                          const std::vector<std::string>& items, size_t depth) {
+                                          std::vector<std::string> items, size_t depth) {
+  const auto plain = [](const std::string& item) {
+    return item.empty() || (item[0] != '@' && item[0] != '~');
+  };
+  if (std::all_of(items.begin(), items.end(), plain)) return items;
   std::vector<std::string> out;
   if (depth > kMaxSetDepth) {
     file.complain(at, "sets nested more than 16 deep; does one contain itself?");
     return out;
   }
-  for (const std::string& item : items) {
+  for (std::string& item : items) {
     const bool built_in =
         item == "@private" || item == "@workspace" || item.starts_with("@workspace/");
     if (!item.starts_with("@") || built_in) {
-      out.push_back(expand_directory(item));
+      out.push_back(expand_directory(std::move(item)));
       continue;
     }
     const auto it = sets_.find(item.substr(1));
@@ -124,9 +135,11 @@ std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_reg
 }
 
 std::vector<kernel::PathPattern> Compiler::paths(TomlFile& file, const toml::source_region& at,
-                                                 const std::vector<std::string>& items) {
+                                                 std::vector<std::string> items) {
   std::vector<kernel::PathPattern> out;
-  for (const std::string& text : expand(file, at, items)) {
+  const std::vector<std::string> texts = expand(file, at, std::move(items));
+  out.reserve(texts.size());
+  for (const std::string& text : texts) {
     auto pattern = kernel::PathPattern::parse(text);
     if (!pattern) {
       file.complain(at, pattern.error().what);
@@ -221,7 +234,7 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
   const bool has_via = reader.text("via", via, Need::kOptional);
   const bool has_origin = reader.text("origin", origin, Need::kOptional);
   if (file.error) return;
-  if (has_to) to = expand(file, reader.source("to"), to);
+  if (has_to) to = expand(file, reader.source("to"), std::move(to));
   for (const std::string& text : to) {
     auto endpoint = kernel::EndpointPattern::parse(text);
     if (!endpoint) return file.complain(reader.source("to"), endpoint.error().what);
@@ -327,24 +340,27 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
                                               "accept = [\"operator\", \"user\"]"
                                             : "a forbid rule takes no 'accept'"));
   }
-  if (has_paths) rule.paths = paths(file, reader.source("paths"), items);
-  auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), accept));
+  if (has_paths) rule.paths = paths(file, reader.source("paths"), std::move(items));
+  auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), std::move(accept)));
   if (!parsed) return file.complain(reader.source("accept"), parsed.error().what);
   rule.accept = *std::move(parsed);
   if (has_clearance) {
-    const auto at = reader.source("clearance");
-    auto cleared =
-        kernel::AcceptSet::parse(expand(file, at, clearance), kernel::AcceptSet::Of::kTags);
+    const auto& at = reader.source("clearance");
+    auto cleared = kernel::AcceptSet::parse(expand(file, at, std::move(clearance)),
+                                            kernel::AcceptSet::Of::kTags);
     if (!cleared) return file.complain(at, cleared.error().what);
     rule.clearance = *std::move(cleared);
   }
   rule.source = line_of(file, table);
   rule.layer = static_cast<uint8_t>(layer_);
   if (layer_ != Layer::kVendor) rule.id = kernel::layer_text(rule.layer) + (":" + rule.id);
-  const auto [other, is_new] = places_.try_emplace(rule.id, rule.source);
-  if (!is_new) {
+  if (!ids_.insert(rule.id).second) {
+    const auto& rules = out_.policy.rules;
+    const auto other = std::find_if(rules.begin(), rules.end(),
+                                    [&](const Rule& one) { return one.id == rule.id; });
     return file.complain(reader.source("id"),
-                         "rule id '" + rule.id + "' is already used at " + other->second);
+                         "rule id '" + rule.id + "' is already used" +
+                             (other == rules.end() ? "" : " at " + other->source));
   }
   if (auto valid = kernel::validate(rule); !valid)
     return file.complain(table.source(), valid.error().what);
@@ -354,9 +370,16 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
 }
 
 void Compiler::add_rules(TomlFile& file, const toml::node* node) {
+  const size_t own = out_.policy.rules.size();
+  if (node != nullptr && node->is_array()) {
+    const size_t all = std::min(own + node->as_array()->size(), kernel::kMaxRules);
+    out_.policy.rules.reserve(all);
+    ids_.reserve(all);
+  }
   each_table(file, node, "rule", [&](const toml::table& table) {
     if (!file.error) add_rule(file, table);
   });
+  if (!file.error) put_in_order(out_.policy.rules, layer_begin_, own);
 }
 
 Status Compiler::add_file(const fs::path& path, size_t depth) {
@@ -370,8 +393,8 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
 Status Compiler::add_text(const fs::path& path, const std::string& text, size_t depth) {
   TomlFile file{path.string(), std::nullopt};
   if (layer_ == Layer::kVendor) out_.sources.emplace_back(path.string(), text);
-  const toml::parse_result parsed =
-      toml::parse(std::string_view(text), std::string_view(file.path));
+  // Without the path, of which every node would hold a counted reference.
+  const toml::parse_result parsed = toml::parse(std::string_view(text));
   if (!parsed) {
     return fail(file.place(parsed.error().source()) + ": " +
                 std::string(parsed.error().description()));

@@ -74,7 +74,7 @@ struct RunCheck::Impl {
   Answer given(const Record& r);
   Answer policy_changed(const Record& r);
   Answer say_messages(const Record& r, kernel::Call& call);
-  Answer use_approval(const Record& r);
+  Answer use_approval(const Record& r, const kernel::Effects& effect);
   Answer any(const Record& r);
   void rise(const Label& to, uint64_t seq);
   Answer refusal(const Record& r) const;
@@ -282,7 +282,7 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
   if (open != nullptr) call.object = open->read ? *after : Label();
   if (!after->covers(secrecy_of(call.effect)))
     return Fault{"label", "what was read is in a secret zone, and brought no tag in"};
-  if (Answer fault = use_approval(r)) return fault;
+  if (Answer fault = use_approval(r, call.effect)) return fault;
   if (Answer fault = say_messages(r, call)) return fault;
   kernel::Verdict verdict = decider->decide(state, call, time_of());
   if (const auto* refusal = std::get_if<kernel::Refusal>(&verdict)) {
@@ -304,7 +304,8 @@ std::optional<Fault> RunCheck::Impl::decided(const Record& r, kernel::Effects ef
     return Fault{"approval", "decided again it needs none, and names one"};
   if (static_cast<uint8_t>(again.risk().level) != r.risk)
     return Fault{"risk", "decided again it is of another risk"};
-  if (again.tool() != r.tool)
+  // What an observing run's own policy would have refused has the tool of that refusal.
+  if (again.tool() != r.tool && r.grade != kernel::kObservedGrade)
     return Fault{"tool",
                  "decided again it is a call of '" + again.tool() + "', not of '" + r.tool + "'"};
   uint64_t most = UINT64_MAX;
@@ -397,14 +398,18 @@ std::optional<Fault> RunCheck::Impl::approval(const Record& r) {
   return {};
 }
 
-// Only the one that the certificate names, once.
-std::optional<Fault> RunCheck::Impl::use_approval(const Record& r) {
+// Only the one that the certificate names, once. That it was for this action the certified digest
+// says, which was compared with the record; what is decided again is an exec without environment.
+std::optional<Fault> RunCheck::Impl::use_approval(const Record& r, const kernel::Effects& effect) {
   state.approvals.clear();
   if (r.ref == 0) return {};
   const auto one = approved.find(r.ref);
   if (one == approved.end())
     return Fault{"approval", "it names one that was not given, or was used before"};
+  if (!same_bytes(r.digest, one->second.digest))
+    return Fault{"approval", "it names one that was given for another action"};
   state.approvals.push_back(one->second);
+  state.approvals.back().digest = kernel::action_digest(effect);
   approved.erase(one);
   return {};
 }

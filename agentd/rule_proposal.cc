@@ -27,8 +27,8 @@ Result<std::string> proposed_rule(const supervisor::ApprovalRequest& request,
   CG_CHECK(exact(request.object, "*?"));
   rule.id = "approved-" + id;
   rule.why = "approved as " + id + ": " + request.why;
-  rule.source =
-      "for this action alone; before the rule " + supervisor::escape(request.rule) + ", which asks";
+  rule.source = "for this action alone; before the rule " + supervisor::escape(request.rule) +
+                ", which asks, or in a file that extends its file";
   if (request.verb == "connect") {
     rule.verbs = {kernel::Verb::kConnect};
     CG_TRY(kernel::EndpointPattern place, kernel::EndpointPattern::parse(request.object));

@@ -46,21 +46,26 @@ struct TomlFile {
   }
 };
 
+// Keys are literals, or outlive the reader.
 class TableReader {
  public:
-  TableReader(TomlFile& file, const toml::table& table, std::string what)
-      : file_(file), table_(table), what_(std::move(what)) {}
+  TableReader(TomlFile& file, const toml::table& table, const char* what)
+      : file_(file), table_(table), what_(what) {
+    entries_.reserve(table.size());
+    for (const auto& [key, node] : table) entries_.push_back({key.str(), &node, false});
+    asked_.reserve(kUsualKeys);
+  }
 
   bool text(const char* key, std::string& out, Need need) {
     const toml::node* node = take(key, need);
     if (node == nullptr) return false;
-    const auto value = node->value_exact<std::string>();
-    if (!value || value->size() > kMaxText) {
+    const toml::value<std::string>* const value = node->as_string();
+    if (value == nullptr || value->get().size() > kMaxText) {
       file_.complain(node->source(),
                      std::string("'") + key + "' must be a string of at most 4096 bytes");
       return false;
     }
-    out = *value;
+    out = value->get();
     return true;
   }
 
@@ -99,34 +104,55 @@ class TableReader {
   }
 
   const toml::node* take(const char* key, Need need) {
-    taken_.emplace_back(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr && need == Need::kRequired) {
-      file_.complain(table_.source(), what_ + " needs '" + key + "'");
+    asked_.push_back(key);
+    if (Entry* const entry = find(key)) {
+      entry->taken = true;
+      return entry->node;
     }
-    return node;
+    if (need == Need::kRequired)
+      file_.complain(table_.source(), std::string(what_) + " needs '" + key + "'");
+    return nullptr;
   }
 
   // Every key that nobody took is an error.
   void done() {
     for (const auto& [key, node] : table_) {
-      if (std::find(taken_.begin(), taken_.end(), key.str()) != taken_.end()) continue;
-      std::sort(taken_.begin(), taken_.end());
+      if (find(key.str())->taken) continue;
+      std::sort(asked_.begin(), asked_.end());
       std::string known;
-      for (const std::string& k : taken_) (known += known.empty() ? "" : ", ") += k;
+      for (const std::string_view k : asked_) (known += known.empty() ? "" : ", ") += k;
       file_.complain(key.source(), "unknown key '" + std::string(key.str()) + "' in " + what_ +
                                        "; known are: " + known);
     }
   }
 
-  toml::source_region source(const char* key) const {
+  const toml::source_region& source(const char* key) const {
     const toml::node* node = table_.get(key);
     return node != nullptr ? node->source() : table_.source();
   }
 
  private:
+  struct Entry {
+    std::string_view key;
+    const toml::node* node;
+    bool taken;
+  };
   static constexpr size_t kMaxText = 4096;
   static constexpr size_t kMaxItems = 4096;
+  static constexpr size_t kUsualKeys = 24;
+
+  // Few keys are looked through faster than searched; toml++ keeps them in order.
+  Entry* find(std::string_view key) {
+    if (entries_.size() <= kUsualKeys) {
+      for (Entry& entry : entries_) {
+        if (entry.key == key) return &entry;
+      }
+      return nullptr;
+    }
+    const auto at = std::lower_bound(entries_.begin(), entries_.end(), key,
+                                     [](const Entry& e, std::string_view k) { return e.key < k; });
+    return at != entries_.end() && at->key == key ? &*at : nullptr;
+  }
 
   bool texts_of(const toml::node& node, const char* key, std::vector<std::string>& out) {
     const toml::array* array = node.as_array();
@@ -135,22 +161,24 @@ class TableReader {
                      std::string("'") + key + "' must be a list of strings that is not empty");
       return false;
     }
+    out.reserve(array->size());
     for (const toml::node& item : *array) {
-      const auto value = item.value_exact<std::string>();
-      if (!value || value->size() > kMaxText) {
+      const toml::value<std::string>* const value = item.as_string();
+      if (value == nullptr || value->get().size() > kMaxText) {
         file_.complain(item.source(),
                        std::string("'") + key + "' must hold strings of at most 4096 bytes");
         return false;
       }
-      out.push_back(*value);
+      out.push_back(value->get());
     }
     return true;
   }
 
   TomlFile& file_;
   const toml::table& table_;
-  const std::string what_;
-  std::vector<std::string> taken_;
+  const char* const what_;
+  std::vector<Entry> entries_;
+  std::vector<std::string_view> asked_;
 };
 
 }  // namespace certgate::agentd

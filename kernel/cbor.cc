@@ -23,8 +23,7 @@ size_t utf8_length(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const uint8_t first = data[0];
   if (first < 0x80) return 1;
-  if (first < 0xC2 || first > 0xF4)
-    return 0;  // a continuation, an overlong form, or beyond U+10FFFF
+  if (first < 0xC2 || first > 0xF4) return 0;  // a continuation, overlong or beyond U+10FFFF
   const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
   if (size < length) return 0;
   for (size_t i = 1; i < length; ++i) {
@@ -51,6 +50,7 @@ uint8_t* put_cbor_head(uint8_t* at, uint8_t major, uint64_t value) {
 }
 
 void CborWriter::head(uint8_t major, uint64_t value) {
+  if (value < 24) return out_.push_back(static_cast<uint8_t>(major << 5 | value));  // most
   uint8_t buffer[kMaxCborHead];
   out_.insert(out_.end(), buffer, put_cbor_head(buffer, major, value));
 }
@@ -58,11 +58,8 @@ void CborWriter::head(uint8_t major, uint64_t value) {
 void CborWriter::unsigned_int(uint64_t value) { head(kUnsigned, value); }
 
 void CborWriter::integer(int64_t value) {
-  if (value >= 0) {
-    head(kUnsigned, static_cast<uint64_t>(value));
-  } else {
-    head(kNegative, ~static_cast<uint64_t>(value));  // -1 - value, without overflow
-  }
+  // -1 - value, without overflow
+  head(value >= 0 ? kUnsigned : kNegative, static_cast<uint64_t>(value >= 0 ? value : ~value));
 }
 
 void CborWriter::bytes(const void* data, size_t size) {

@@ -176,6 +176,7 @@ std::vector<Question> Decision::questions() const {
     if (open->read || !open->write) out.push_back({.verb = Verb::kRead, .open = open});
     if (open->write) out.push_back({.verb = Verb::kWrite, .open = open});
   } else if (const auto* exec = std::get_if<ExecEffect>(&call_.effect)) {
+    out.reserve(exec->images.size());
     for (size_t i = 0; i < exec->images.size(); ++i) {
       out.push_back(
           {.verb = Verb::kExec, .exec = exec, .image = i, .forbid_only = is_loader(*exec, i)});
@@ -385,6 +386,7 @@ std::optional<Refusal> Decider::ask(const State& state, const Instant& now, cons
   if (stricter(rule.effect, by_risk) == Effect::kAllow) return {};
   Refusal out{Reason::kForbidden, rule.id, rule.why, {}, "risk", certificate.decision_};
   out.risk = certificate.risk_.level;
+  out.tool = certificate.tool_;
   if (by_risk == Effect::kForbid) return out;
   out.argument.clear();
   out.digest = certificate.digest_;

@@ -175,7 +175,8 @@ std::string Label::text() const {
   std::string out;
   for (const Origin& o : origins()) {
     if (!out.empty()) out += ',';
-    out += o.text();
+    out += row(o.cls).name;
+    if (row(o.cls).detailed) (out += ':') += o.detail;
   }
   return out;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <set>
+#include <unordered_set>
 
 #include "kernel/cbor.h"
 #include "kernel/merkle.h"
@@ -91,41 +92,42 @@ bool has(const Rule& rule, Verb verb) {
 }  // namespace
 
 Status validate(const Rule& rule) {
-  const std::string name = "rule '" + rule.id + "'";
+  const auto name = [&] { return "rule '" + rule.id + "'"; };  // only where it is wrong
   if (rule.id.empty()) return fail("a rule without an id");
-  if (rule.why.empty()) return fail(name + " does not say why");
-  if (rule.verbs.empty()) return fail(name + " names no verb");
+  if (rule.why.empty()) return fail(name() + " does not say why");
+  if (rule.verbs.empty()) return fail(name() + " names no verb");
   const bool path_verb =
       has(rule, Verb::kExec) || has(rule, Verb::kRead) || has(rule, Verb::kWrite);
-  const bool grants_calls = rule.effect == Effect::kAllow && rule.verbs == std::vector{Verb::kExec};
+  const bool grants_calls = rule.grants() && rule.verbs.size() == 1 && has(rule, Verb::kExec);
   if (!rule.tools.empty() && !(grants_calls && rule.paths.empty() && rule.argvs.empty()))
-    return fail(name + ": 'tools' is for allow = [\"exec\"] alone, without paths and argv");
+    return fail(name() +
+                ": 'tools' is for allow or ask = [\"exec\"] alone, without paths and argv");
   if (path_verb && rule.paths.empty() && rule.tools.empty())
-    return fail(name + " needs paths for exec, read or write");
+    return fail(name() + " needs paths for exec, read or write");
   if (has(rule, Verb::kConnect) && rule.endpoints.empty())
-    return fail(name + " needs endpoints for connect");
+    return fail(name() + " needs endpoints for connect");
   if (!path_verb && !rule.paths.empty())
-    return fail(name + " has paths but no exec, read or write");
+    return fail(name() + " has paths but no exec, read or write");
   if (!has(rule, Verb::kConnect) && !rule.endpoints.empty())
-    return fail(name + " has endpoints but no connect");
-  if (!has(rule, Verb::kExec) && !rule.argvs.empty()) return fail(name + " has argv but no exec");
+    return fail(name() + " has endpoints but no connect");
+  if (!has(rule, Verb::kExec) && !rule.argvs.empty()) return fail(name() + " has argv but no exec");
   if (rule.origin && !has(rule, Verb::kConnect))
-    return fail(name + " has an origin but no connect");
-  if (!rule.clearance.texts().empty() &&
-      (!has(rule, Verb::kConnect) || rule.effect == Effect::kForbid))
-    return fail(name + " has a clearance, which only a rule that allows to connect can have");
+    return fail(name() + " has an origin but no connect");
+  if ((!has(rule, Verb::kConnect) || rule.effect == Effect::kForbid) &&
+      !rule.clearance.texts().empty())
+    return fail(name() + " has a clearance, which only a rule that allows to connect can have");
   if (rule.ttl_ns == 0u || rule.budget == 0u)
-    return fail(name + ": a ttl or budget of 0 allows nothing; leave the rule out");
+    return fail(name() + ": a ttl or budget of 0 allows nothing; leave the rule out");
   const bool asks = rule.effect == Effect::kAsk;
   if (rule.deadline_ns && (!asks || *rule.deadline_ns == 0 || *rule.deadline_ns > kMaxDeadline_ns))
-    return fail(name + ": a deadline is for ask rules, and at most 1h");
+    return fail(name() + ": a deadline is for ask rules, and at most 1h");
   const auto is_udp = [](const EndpointPattern& e) { return e.transport == Transport::kUdp; };
   if (asks && std::any_of(rule.endpoints.begin(), rule.endpoints.end(), is_udp))
-    return fail(name + " asks about datagrams, which do not wait; allow or forbid them");
+    return fail(name() + " asks about datagrams, which do not wait; allow or forbid them");
   const bool via = std::any_of(rule.endpoints.begin(), rule.endpoints.end(),
                                [](const EndpointPattern& e) { return e.via.has_value(); });
   if (rule.layer >= kMaxLayers || (rule.layer != 0 && via))
-    return fail(name + ": 'via' is for the first of at most 3 layers; the others only narrow");
+    return fail(name() + ": 'via' is for the first of at most 3 layers; the others only narrow");
   return ok();
 }
 
@@ -212,7 +214,7 @@ Status validate(const Policy& policy) {
   const auto& [low, medium, high] = policy.risk;
   if (stricter(low, medium) != medium || stricter(medium, high) != high)
     return fail("a higher risk is treated more mildly than a lower one");
-  std::set<std::string_view> ids;
+  std::unordered_set<std::string_view> ids(policy.rules.size());
   for (const Rule& rule : policy.rules) {
     CG_CHECK(validate(rule));
     if (!ids.insert(rule.id).second) return fail("two rules have the id '" + rule.id + "'");

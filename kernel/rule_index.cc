@@ -63,6 +63,7 @@ void put_in_order(std::vector<uint32_t>& rules) {
 }  // namespace
 
 RuleIndex::RuleIndex(const Policy& policy) {
+  for (Filed& filed : paths_) filed.reserve(policy.rules.size());
   for (uint32_t i = 0; i < policy.rules.size(); ++i) {
     const Rule& rule = policy.rules[i];
     for (const Verb verb : rule.verbs) {

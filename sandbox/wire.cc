@@ -39,7 +39,7 @@ size_t take_descriptors(msghdr& message, UniqueFd& fd) {
 
 }  // namespace
 
-int send_message(int socket, const void* data, size_t size, int fd) {
+int send_message(int socket, const void* data, size_t size, int fd, int flags) {
   iovec vector{const_cast<void*>(data), size};
   ControlBuffer control{};
   msghdr message{};
@@ -56,12 +56,12 @@ int send_message(int socket, const void* data, size_t size, int fd) {
   }
   ssize_t sent = -1;
   do {
-    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    sent = sendmsg(socket, &message, MSG_NOSIGNAL | flags);
   } while (sent < 0 && errno == EINTR);
   return sent < 0 ? -errno : 0;
 }
 
-ssize_t receive_message(int socket, void* data, size_t size, UniqueFd& fd) {
+ssize_t receive_message(int socket, void* data, size_t size, UniqueFd& fd, int flags) {
   fd.reset();
   iovec vector{data, size};
   ControlBuffer control{};
@@ -72,7 +72,7 @@ ssize_t receive_message(int socket, void* data, size_t size, UniqueFd& fd) {
   message.msg_controllen = sizeof control.bytes;
   ssize_t got = -1;
   do {
-    got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | flags);
   } while (got < 0 && errno == EINTR);
   if (got < 0) return -errno;
   const size_t fds = take_descriptors(message, fd);

@@ -75,13 +75,14 @@ int ExecCalls::pin_program(const std::string& path, PinnedExec& pin) {
   return pin_chain(::getpid(), Base{}, pin);
 }
 
-kernel::Label ExecCalls::images_label(const PinnedExec& pin, Reads reads) const {
+Result<kernel::Label> ExecCalls::images_label(const PinnedExec& pin, Reads reads) const {
   kernel::Label out;
   for (const auto* images : {&pin.images, &pin.loader}) {
     for (const PinnedImage& i : *images) {
       if (!i.labelled) continue;
-      auto label = trap_.session.file_label(i.image.file, i.image.path, reads);
-      out = out.join(label ? *label : kernel::Label::unknown());
+      CG_TRY(const kernel::Label label,
+             trap_.session.file_label(i.image.file, i.image.path, reads));
+      out = out.join(label);
     }
   }
   return out;
@@ -147,7 +148,11 @@ void ExecCalls::handle(const TrappedCall& call) {
     trap_.listener.refuse(call.id, error);
     return;
   }
-  const kernel::Call judged_call{pin.effect(), images_label(pin, Reads::kFromNowOn)};
+  const auto label = images_label(pin, Reads::kFromNowOn);
+  kernel::Call judged_call{pin.effect(), {}};
+  if (!label)
+    return trap_.decline(call, trap_.session.refuse_unknown(info, judged_call, label.error().what));
+  judged_call.object = *label;
   Judged judged = trap_.session.judge(info, judged_call, Hold{});
   if (!judged.certificate) return trap_.decline(call, judged);
   for (const kernel::Tool& tool : trap_.session.decider().policy().tools) {

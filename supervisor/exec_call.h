@@ -62,7 +62,7 @@ class ExecCalls {
   void run_apart(std::function<void()> job);
   // For the tool gate, on the tracer thread: pins what an exec of `path` would. 0 or errno.
   int pin_program(const std::string& path, PinnedExec& pin);
-  kernel::Label images_label(const PinnedExec& pin, Reads reads) const;
+  Result<kernel::Label> images_label(const PinnedExec& pin, Reads reads) const;
   // Whether any exec has succeeded yet (the first is the command itself).
   bool started() const { return started_; }
 

@@ -201,6 +201,9 @@ std::string gate_answer(const GatePermit& permit) {
   body["label"] = text_of(permit.label);
   body["sources"] = permit.sources;
   body["expires_ms"] = permit.expires_ms;
+  if (permit.asks)
+    body["asks"] =
+        json::object{{"rule", text_of(permit.asks->rule)}, {"why", text_of(permit.asks->why)}};
   return json::serialize(json::object{{"permit", std::move(body)}}) + "\n";
 }
 

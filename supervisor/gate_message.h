@@ -5,18 +5,21 @@
 //    "cwd":"/ws","intent":"commit the fix","taint":["web:page.test"]}
 //   {"permit":{"id":"abcdefgh-12","tool":"commit","program":"/usr/bin/git","argv":[…],"sha256":"…",
 //              "label":"…","sources":"…","expires_ms":30000}}
+//                and where the exec will wait for an operator: "asks":{"rule":"publish","why":"…"}
 //   {"refusal":{"id":"abcdefgh-13","code":"SCHEMA_BREAKOUT","why":"…","at":"argv[2]","help":"…"}}
 //   {"error":"…"}                         not a request; nothing was decided
 //
 // Strict: unknown keys, other types, doubled keys, more than the limits below are errors.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernel/decide.h"
 #include "kernel/result.h"
+#include "supervisor/permits.h"
 
 namespace certgate::supervisor {
 
@@ -41,6 +44,7 @@ struct GatePermit {
   kernel::Digest sha256{};
   std::vector<std::string> argv;
   int64_t expires_ms = 0;
+  std::optional<Asks> asks{};
 };
 // Each ends with a newline.
 std::string gate_answer(const GatePermit& permit);

@@ -7,8 +7,8 @@
 // order; an id only ever changes to the id of a label that covers the old one (or back, when a
 // running agent could not take it and nothing was written). Linear probing from
 // hash(key). The names file is append-only text, one canonical label a line; line n is label id n.
-// `check` is a CRC of the key, so that damage is noticed (a damaged slot reads as an error:
-// unknown).
+// `check` is a CRC of the key, so that damage is noticed (a damaged slot reads as an error: the call
+// is refused).
 #pragma once
 
 #include <optional>

@@ -289,19 +289,18 @@ int OpenCalls::natively_refused(const PinnedOpen& pin) const {
   return ::faccessat(pin.object.get(), "", want, AT_EMPTY_PATH | AT_EACCESS) == 0 ? 0 : errno;
 }
 
-// Bottom for what lives and dies with the sandbox; `unknown` when the store cannot say.
-kernel::Label OpenCalls::label_of(const PinnedOpen& pin) const {
+// Bottom for what lives and dies with the sandbox.
+Result<kernel::Label> OpenCalls::label_of(const PinnedOpen& pin) const {
   const bool device = pin.facts.kind == kernel::FileKind::kDevice;
   const bool outside = device && !pin.inside && is_terminal(pin.facts.rdev);
   if (outside || (device && trap_.terminal.is(pin.facts)))
     return kernel::Label::of({{kernel::OriginClass::kUser, ""}});
-  if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return {};
+  if (pin.facts.kind == kernel::FileKind::kPipe || pin.inside) return kernel::Label();
   // The devices shown inside keep nothing that was written: what the store has says nothing.
   if (device) return trap_.session.decider().policy().zone_label(pin.path);
   if (pin.create()) return trap_.session.decider().policy().zone_label(pin.path);
   const Reads reads = pin.read ? Reads::kFromNowOn : Reads::kOnce;
-  auto label = trap_.session.file_label(pin.facts.identity, pin.path, reads);
-  return label ? *std::move(label) : kernel::Label::unknown();
+  return trap_.session.file_label(pin.facts.identity, pin.path, reads);
 }
 
 // A name that is made marks its directory.
@@ -350,8 +349,10 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
   }
   if (trap_.stdio.covers(pin->facts, pin->read, pin->write))
     pin->facts.kind = kernel::FileKind::kPipe;
-  const kernel::Call judged_call{pin->effect(), label_of(*pin)};
-  Judged judged = trap_.session.judge(info, judged_call, hold_of(*pin), mark_of(*pin));
+  const auto object = label_of(*pin);
+  const kernel::Call judged_call{pin->effect(), object ? *object : kernel::Label::unknown()};
+  Judged judged = object ? trap_.session.judge(info, judged_call, hold_of(*pin), mark_of(*pin))
+                         : trap_.session.refuse_unknown(info, judged_call, object.error().what);
   if (!judged.certificate) {
     trap_.decline(call, judged);
     return Attempt::kDone;

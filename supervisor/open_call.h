@@ -47,7 +47,7 @@ class OpenCalls {
   int pin_object(int tid, int dirfd, uint64_t resolve, PinnedOpen& pin) const;
   int pin_terminal(int tid, PinnedOpen& pin) const;
   int natively_refused(const PinnedOpen& pin) const;
-  kernel::Label label_of(const PinnedOpen& pin) const;
+  Result<kernel::Label> label_of(const PinnedOpen& pin) const;
   Mark mark_of(const PinnedOpen& pin) const;
   Hold hold_of(const PinnedOpen& pin) const;
   bool pin_in_one_step(Base base, PinnedOpen& pin) const;

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "kernel/cbor.h"
+#include "sandbox/wire.h"
+#include "supervisor/sealed_text.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -24,27 +26,26 @@ constexpr std::vector<std::string> ApprovalRequest::*kLists[] = {
     &ApprovalRequest::argv, &ApprovalRequest::env, &ApprovalRequest::images,
     &ApprovalRequest::came_in};
 
-Status send_message(int line, const std::vector<uint8_t>& data) {
-  for (;;) {
-    const ssize_t n = ::send(line, data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n == static_cast<ssize_t>(data.size())) return ok();
-    if (n < 0 && errno == EINTR) continue;
-    return fail_errno("send to the operators", n < 0 ? errno : EMSGSIZE);
-  }
+Status send_message(int line, const std::vector<uint8_t>& data, int fd = -1) {
+  const int error = -sandbox::send_message(line, data.data(), data.size(), fd, MSG_DONTWAIT);
+  return error == 0 ? ok() : Status(fail_errno("send to the operators", error));
 }
 
-Result<std::vector<uint8_t>> receive_message(int line) {
-  std::vector<uint8_t> data(kMaxMessage + 1);
-  ssize_t n = 0;
-  do {
-    n = ::recv(line, data.data(), data.size(), MSG_DONTWAIT | MSG_TRUNC);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return fail_errno("receive on the operator line", errno);
+struct Received {
+  std::vector<uint8_t> data;
+  sandbox::UniqueFd beside;
+};
+
+Result<Received> receive_message(int line) {
+  Received out;
+  out.data.resize(kMaxMessage);
+  const ssize_t n =
+      sandbox::receive_message(line, out.data.data(), out.data.size(), out.beside, MSG_DONTWAIT);
+  if (n == -EPROTO) return fail("a message too long for the operator line", EMSGSIZE);
+  if (n < 0) return fail_errno("receive on the operator line", static_cast<int>(-n));
   if (n == 0) return fail("the operator line is closed", ECONNRESET);
-  if (n > static_cast<ssize_t>(kMaxMessage))
-    return fail("a message too long for the operator line", EMSGSIZE);
-  data.resize(static_cast<size_t>(n));
-  return data;
+  out.data.resize(static_cast<size_t>(n));
+  return out;
 }
 
 void put(kernel::CborWriter& w, const std::string& bytes) { w.bytes(bytes.data(), bytes.size()); }
@@ -119,12 +120,12 @@ Status send_answer(int line, const ApprovalAnswer& answer) {
 
 Status send_policy(int line, const std::string& body) {
   if (body.size() > kMaxPolicyBytes)
-    return fail("the policy is larger than 60 KiB; end the agent and start it again with it");
+    return fail("the policy is larger than 16 MiB; end the agent and start it again with it");
+  CG_TRY(const sandbox::UniqueFd sealed, seal_text(body));
   kernel::CborWriter w;
-  w.array(2);
+  w.array(1);
   w.unsigned_int(static_cast<uint64_t>(Kind::kPolicy));
-  put(w, body);
-  return send_message(line, w.data());
+  return send_message(line, w.data(), sealed.get());
 }
 
 Status send_outcome(int line, const PolicyOutcome& outcome) {
@@ -163,19 +164,20 @@ Result<FromSupervisor> decode_asked(const uint8_t* data, size_t size) {
 }
 
 Result<FromSupervisor> receive_asked(int line) {
-  CG_TRY(const std::vector<uint8_t> data, receive_message(line));
-  return decode_asked(data.data(), data.size());
+  CG_TRY(const Received got, receive_message(line));
+  return decode_asked(got.data.data(), got.data.size());
 }
 
 Result<FromAuthority> receive_answer(int line) {
-  CG_TRY(const std::vector<uint8_t> data, receive_message(line));
-  kernel::CborReader in(data.data(), data.size());
+  CG_TRY(const Received got, receive_message(line));
+  kernel::CborReader in(got.data.data(), got.data.size());
   CG_TRY(const size_t items, in.array(kRequestItems));
   CG_TRY(const uint64_t kind, in.unsigned_int());
-  if (kind == static_cast<uint64_t>(Kind::kPolicy) && items == 2) {
+  if (kind == static_cast<uint64_t>(Kind::kPolicy) && items == 1) {
     NewPolicy policy;
-    CG_TRY(policy.body, in.bytes(kMaxPolicyBytes));
-    if (!in.done()) return fail("bytes after a message on the operator line", EPROTO);
+    if (!in.done() || !got.beside)
+      return fail("an unexpected message on the operator line", EPROTO);
+    CG_TRY(policy.body, read_sealed(got.beside.get(), kMaxPolicyBytes));
     return FromAuthority(std::move(policy));
   }
   ApprovalAnswer out;

@@ -5,7 +5,8 @@
 //                            [2, seq]               it waits no longer
 //                            [5, taken, text]       what became of the policy: µs, or why not
 //   authority → supervisor:  [3, seq, answer, who, why]   verified and logged before
-//                            [4, body]              another policy (recorded_policy.h) from now on
+//                            [4]  and beside it, sealed (sealed_text.h), another policy
+//                                                   (recorded_policy.h) from now on
 //
 // A message that the other side does not take at once is not sent: who asks is then refused, who
 // answers is told.
@@ -22,7 +23,7 @@
 namespace certgate::supervisor {
 
 inline constexpr size_t kMaxRequestBytes = 32768;
-inline constexpr size_t kMaxPolicyBytes = 61440;  // of one that is loaded while an agent runs
+inline constexpr size_t kMaxPolicyBytes = 16u << 20;  // of one that is loaded while an agent runs
 
 // Everything that the action digest covers, and why it is asked.
 struct ApprovalRequest {

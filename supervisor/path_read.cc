@@ -151,21 +151,20 @@ int PathReads::pin(const TrappedCall& call, Pinned& out) const {
   return 0;
 }
 
-// A link's text is as tainted as its name; `unknown` when the store cannot say.
-kernel::Label PathReads::label_of(const Pinned& pinned) const {
-  if (mutant(Mutant::kPathReads)) return {};
+// A link's text is as tainted as its name; `unknown` where its directory has gone.
+Result<kernel::Label> PathReads::label_of(const Pinned& pinned) const {
+  if (mutant(Mutant::kPathReads)) return kernel::Label();
   const Reads reads = pinned.row->what == What::kWatch ? Reads::kFromNowOn : Reads::kOnce;
-  auto label = trap_.session.file_label(pinned.facts.identity, pinned.path, reads);
-  if (!label) return kernel::Label::unknown();
-  if (pinned.row->what != What::kLinkText) return *std::move(label);
+  CG_TRY(kernel::Label label, trap_.session.file_label(pinned.facts.identity, pinned.path, reads));
+  if (pinned.row->what != What::kLinkText) return label;
   const std::string dir = pinned.path.substr(0, std::max<size_t>(1, pinned.path.rfind('/')));
   const Resolution parent =
       trap_.walk.resolve(Caller{}, Base{}, dir, Final::kNoFollow, Missing::kError);
   ObjectFacts facts;
   if (parent.error || object_facts(parent.object.get(), facts) != 0)
     return kernel::Label::unknown();
-  const auto names = trap_.session.file_label(facts.identity, dir, Reads::kOnce);
-  return names ? label->join(*names) : kernel::Label::unknown();
+  CG_TRY(const kernel::Label names, trap_.session.file_label(facts.identity, dir, Reads::kOnce));
+  return label.join(names);
 }
 
 void PathReads::handle(const TrappedCall& call) {
@@ -183,8 +182,11 @@ void PathReads::handle(const TrappedCall& call) {
     effect.read = true;
     effect.how = pinned.row->name;
     if (!pinned.attribute.empty()) (effect.how += '\0') += pinned.attribute;
-    const Judged judged = trap_.session.judge({call.tid, pinned.row->name, pinned.asked, Waits::kYes},
-                                              kernel::Call{effect, label_of(pinned)}, Hold{});
+    const CallInfo info{call.tid, pinned.row->name, pinned.asked, Waits::kYes};
+    const auto label = label_of(pinned);
+    const Judged judged =
+        label ? trap_.session.judge(info, {effect, *label}, Hold{})
+              : trap_.session.refuse_unknown(info, {effect, {}}, label.error().what);
     if (!judged.certificate) return trap_.decline(call, judged);
     if (kernel::action_digest(effect) != judged.certificate->digest()) error = EACCES;
   }

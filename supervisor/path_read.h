@@ -22,7 +22,7 @@ class PathReads {
  private:
   struct Pinned;
   int pin(const sandbox::TrappedCall& call, Pinned& out) const;
-  kernel::Label label_of(const Pinned& pinned) const;
+  Result<kernel::Label> label_of(const Pinned& pinned) const;
 
   Trap& trap_;
 };

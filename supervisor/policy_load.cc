@@ -49,7 +49,14 @@ Status endpoints(CborReader& in, Rule& rule) {
   for (size_t i = 0; i < count; ++i) {
     CG_CHECK(array_of(in, 2));
     CG_TRY(const std::string text, in.text(kMaxText));
-    CG_TRY(kernel::EndpointPattern endpoint, kernel::EndpointPattern::parse(text));
+    kernel::EndpointPattern endpoint;
+    // Any name: no file can say it, an observing run's own rule does (agentd/observe.h).
+    if (text == "*:*" && rule.id.ends_with("observed-connect")) {
+      endpoint.host.text = "*";
+      endpoint.host.subdomains = true;
+    } else {
+      CG_TRY(endpoint, kernel::EndpointPattern::parse(text));
+    }
     CG_TRY(std::string via, in.text(kMaxText));
     if (!via.empty()) endpoint.via = std::move(via);
     rule.endpoints.push_back(std::move(endpoint));

@@ -123,24 +123,20 @@ Judged Session::judge(Lock& lock, const CallInfo& info, const kernel::Call& call
     if (const Status joined = join_before(lock, certificate, hold, mark); !joined) {
       if (joined.error().code == EBUSY)
         return refused(info, call, decider().constraint(state_, joined.error().what));
-      fatal(joined.error().what);
-      return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+      return failed(info, call, joined.error().what);
     }
     if (changes_ != decided_on) continue;
-    const Taken taken = take_meters(certificate);
-    if (taken == Taken::kNever) return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
-    if (taken == Taken::kYes) return certify(info, call, hold, std::move(certificate));
+    const Result<bool> taken = take_meters(certificate);
+    if (!taken) return failed(info, call, taken.error().what);
+    if (*taken) return certify(info, call, hold, std::move(certificate));
   }
   return refused(info, call,
                  decider().constraint(state_, "other agents change too much meanwhile"));
 }
 
-Session::Taken Session::take_meters(const kernel::Certificate& certificate) {
-  if (certificate.meters().empty()) return Taken::kYes;
-  const auto taken = ledger_.take(certificate.meters(), boot_ns());
-  if (taken) return *taken ? Taken::kYes : Taken::kNo;
-  fatal(taken.error().what);
-  return Taken::kNever;
+Result<bool> Session::take_meters(const kernel::Certificate& certificate) {
+  if (certificate.meters().empty()) return true;
+  return ledger_.take(certificate.meters(), boot_ns());
 }
 
 kernel::Verdict Session::decide(const kernel::Call& call) {
@@ -388,74 +384,6 @@ void Session::rise(const kernel::Label& label, const ReaderTable::Request& reque
   state_.label = raise->to;
 }
 
-Judged Session::refused(const CallInfo& info, const kernel::Call& call,
-                        const kernel::Refusal& refusal, const std::string& intent) {
-  Judged out;
-  out.error = EACCES;
-  kernel::Record record = describe(info, call);
-  record.kind = kernel::RecordKind::kRefusal;
-  record.rule = refusal.rule;
-  record.origins = refusal.decision.text();
-  describe(refusal, record);
-  record.lineage = lineage_.of(refusal.decision, kernel::kThisRecord);
-  record.intent = intent;
-  note_answer(refusal, record);
-  record.error = static_cast<uint32_t>(out.error);
-  if (report_ == Report::kSelfTest) record.grade = kernel::kSelfTestGrade;
-  const kernel::Record copy = record;
-  const auto seq =
-      recorder_.append(std::move(record), kernel::Durability::kOrdered, environment_of(call));
-  if (!seq) {
-    fatal(seq.error().what);
-    return out;
-  }
-  out.seq = *seq;
-  report(copy, *seq);
-  return out;
-}
-
-int Session::refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
-                               const std::string& why) {
-  const std::lock_guard lock(mutex_);
-  kernel::Call call;
-  if (verb == kernel::Verb::kConnect) {
-    kernel::ConnectEffect effect;
-    effect.transport = kernel::Transport::kUnix;
-    effect.path = object;
-    call.effect = effect;
-  } else if (verb == kernel::Verb::kExec) {
-    kernel::ExecEffect effect;
-    effect.images.push_back({object, {}, {}});
-    call.effect = effect;
-  } else {
-    kernel::OpenEffect effect;
-    effect.path = object;
-    effect.write = verb == kernel::Verb::kWrite;
-    effect.read = !effect.write;
-    call.effect = effect;
-  }
-  return refused(info, call, decider().constraint(state_, why)).error;
-}
-
-void Session::refuse_name(const std::string& name) {
-  const std::lock_guard lock(mutex_);
-  kernel::Record record;
-  record.kind = kernel::RecordKind::kRefusal;
-  record.call = "resolve";
-  record.verb = static_cast<uint8_t>(kernel::Verb::kConnect) + 1;
-  record.object = name;
-  record.reason = kernel::reason_text(kernel::Reason::kScopeMissing);
-  record.origins = state_.label.text();
-  record.lineage = lineage_.of(state_.label, 0);
-  record.argument = "name";
-  record.why = "no connect rule names this host";
-  record.error = ENOENT;
-  const kernel::Record copy = record;
-  const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
-  if (!seq) return fatal(seq.error().what);
-  report(copy, *seq);
-}
-
 void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int error,
                       const char* grade) {
   kernel::Record record;
@@ -467,26 +395,6 @@ void Session::outcome(uint64_t certificate_seq, const char* call, int pid, int e
   record.grade = grade;
   const auto seq = recorder_.append(std::move(record), kernel::Durability::kOrdered);
   if (!seq) fatal(seq.error().what);
-}
-
-void Session::report(const kernel::Record& record, uint64_t seq) {
-  if (report_ == Report::kSelfTest) {
-    ++reported_;
-    return;
-  }
-  kernel::Record shown = record;
-  shown.run = recorder_.run();
-  shown.seq = seq;
-  // A program that retries in a loop must not drown the operator; the log has every one.
-  if (reported_ > kMaxReportedLines) return;
-  const std::string key =
-      shown.call + '\0' + shown.object + '\0' + shown.reason + '\0' + shown.rule;
-  if (!reported_once_.insert(key).second) return;
-  if (reported_++ == kMaxReportedLines) {
-    print_line("certgate: further refusals are not printed; see: certgate audit list");
-    return;
-  }
-  print_line(report_ == Report::kJson ? refusal_json(shown) : refusal_line(shown));
 }
 
 }  // namespace certgate::supervisor

@@ -97,6 +97,7 @@ struct Judged {
 // What the tool gate is told: a permit, or why not.
 struct Permitted {
   std::optional<Permit> permit;
+  std::optional<Asks> asks;  // beside a permit
   kernel::Refusal refusal;
   std::string id;  // of the record
   std::string tool, sources, label;
@@ -126,6 +127,9 @@ class Session {
   // Refuses a form of call that is never performed. Returns the errno for the caller.
   int refuse_constraint(const CallInfo& info, const std::string& object, kernel::Verb verb,
                         const std::string& why);
+  // Something that the decision needs cannot be known, as when the label store cannot say what
+  // label a file has: refused, whatever the policy would say of it.
+  Judged refuse_unknown(const CallInfo& info, const kernel::Call& call, const std::string& why);
   // Records that a name was asked for which no rule could allow.
   void refuse_name(const std::string& name);
   // The outcome leaf of a certificate.
@@ -151,7 +155,9 @@ class Session {
   void give_messages(std::vector<std::string> messages);
   // As the exec would be decided now; nothing is counted or raised. `intent` is only recorded.
   Permitted permit(const CallInfo& info, const kernel::Call& call, const std::string& intent);
-  Permitted refuse_tool(const CallInfo& info, const std::string& tool, const std::string& intent);
+  // With `fault`: it is there, but what it would run cannot be judged.
+  Permitted refuse_tool(const CallInfo& info, const std::string& tool, const std::string& intent,
+                        const std::string& fault = {});
   // What the agent says that it has taken in: a raise, or nothing is taken and the id of a refusal.
   std::optional<Permitted> add_taint(const CallInfo& info, const kernel::Label& taint);
 
@@ -191,6 +197,7 @@ class Session {
     bool labelled = false;
     kernel::Effects effect;
     std::function<void()> shut;
+    std::optional<kernel::Digest> approved;  // the action that an operator approved
   };
   // A policy and who decides by it; where it is, it stays.
   struct Ruling {
@@ -212,8 +219,8 @@ class Session {
   void prune_dead_files();
   kernel::Verdict decide(const kernel::Call& call);
   std::optional<kernel::Verdict> strictly(const kernel::Call& call);
-  enum class Taken : uint8_t { kYes, kNo, kNever };
-  Taken take_meters(const kernel::Certificate& certificate);
+  Result<bool> take_meters(const kernel::Certificate& certificate);
+  Judged failed(const CallInfo& info, const kernel::Call& call, const std::string& why);
   Judged certify(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                  kernel::Certificate decided);
   Status can_reload(const kernel::Policy& policy) const;

@@ -195,6 +195,7 @@ void Session::answered(const Waiting& waiting, const ApprovalAnswer& answer) {
 
 void Session::withdrawn(const Waiting& waiting) {
   const Lock lock(mutex_);
+  permits_.drop_kept(waiting.tid);
   note_approval(waiting, "withdrawn", {});
 }
 

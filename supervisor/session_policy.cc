@@ -60,6 +60,7 @@ void Session::keep(Judged& judged, const Hold& hold, const kernel::Call& call,
   held.file = hold.file;
   held.labelled = hold.labelled;
   held.effect = call.effect;
+  if (!certificate.approval().empty()) held.approved = certificate.digest();
   if (hold.pin >= 0) held.pin.reset(::fcntl(hold.pin, F_DUPFD_CLOEXEC, 0));
   held_.push_back(std::move(held));
   const bool file = hold.kind == Hold::Kind::kWritableFile;
@@ -110,6 +111,13 @@ Result<Session::Moved> Session::judge_held(const kernel::Decider& by) {
   kernel::State state;
   state.label = state_.label;
   state.tokens = state_.tokens;
+  state.seen = state_.seen;  // else each would be the first of its kind, and riskier
+  // An approved one was asked about already; that its approval is used up is no reason to shut it.
+  for (const Held& held : held_) {
+    if (held.approved)
+      state.approvals.push_back(
+          {kernel::Approval::Answer::kApproved, {}, *held.approved, state_.label, INT64_MAX});
+  }
   for (kernel::TokenState& token : state.tokens.of) token.meters.clear();
   for (size_t i = 0; i < held_.size(); ++i) {
     const kernel::Held& before = state_.held[i];

@@ -10,6 +10,8 @@ namespace certgate::supervisor {
 namespace {
 
 constexpr int kMaxRaises = 16;  // decided again because the label changed meanwhile
+// The longest wait for an operator; a caller that ends before gives its permit up (withdrawn).
+constexpr int64_t kKeptAtMost_ns = kernel::kMaxDeadline_ns + 60'000'000'000;
 
 kernel::Refusal refusal_of(kernel::Reason reason, std::string why, const kernel::Label& label) {
   kernel::Refusal out;
@@ -32,14 +34,17 @@ Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold
   Lock lock = enter();
   const auto* exec = std::get_if<kernel::ExecEffect>(&call.effect);
   std::optional<Permit> permit;
-  if (exec != nullptr) permit = permits_.take(*exec, now().boot_ns);
+  if (exec != nullptr) permit = permits_.take(*exec, info.pid, now().boot_ns);
   if (!permit) return judge(lock, info, call, hold, mark);
   kernel::Call bound = call;
   bound.sources = permit->sources;
   CallInfo permitted = info;
   permitted.permit = permit->id;
   Judged out = judge(lock, permitted, bound, hold, mark);
-  if (!out.certificate) permits_.add(*std::move(permit));
+  if (out.asks != 0)
+    permits_.keep_for(info.pid, *std::move(permit), now().boot_ns + kKeptAtMost_ns);
+  else if (!out.certificate)
+    permits_.put_back(*std::move(permit));
   return out;
 }
 
@@ -56,15 +61,19 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
   if (permits_.full(now_ns))
     return refuse(decider().constraint(state_, "64 permits wait for their exec; use some first"));
   kernel::Verdict verdict = decide(call);
-  if (auto* refusal = std::get_if<kernel::Refusal>(&verdict)) return refuse(std::move(*refusal));
-  const auto& certificate = std::get<kernel::Certificate>(verdict);
+  const auto* certificate = std::get_if<kernel::Certificate>(&verdict);
+  // A question is for the exec to ask: only then is all of it there that an operator approves.
+  auto* refusal = std::get_if<kernel::Refusal>(&verdict);
+  if (refusal != nullptr && refusal->reason != kernel::Reason::kApprovalRequired)
+    return refuse(std::move(*refusal));
   const auto& exec = std::get<kernel::ExecEffect>(call.effect);
-  out.tool = certificate.tool();
-  out.sources = sources_text(decider().policy(), certificate.tool(), call);
-  out.label = certificate.decision_label().text();
+  out.tool = certificate != nullptr ? certificate->tool() : refusal->tool;
+  out.sources = sources_text(decider().policy(), out.tool, call);
+  out.label = (certificate != nullptr ? certificate->decision_label() : refusal->decision).text();
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kPermit;
-  record.rule = decider().policy().rules[certificate.rules()[0].rule].id;
+  record.rule = certificate != nullptr ? decider().policy().rules[certificate->rules()[0].rule].id
+                                       : refusal->rule;
   record.origins = out.label;
   record.tool = out.tool;
   record.sources = out.sources;
@@ -76,6 +85,7 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
     return out;
   }
   out.id = recorder_.run() + "-" + std::to_string(*seq);
+  if (refusal != nullptr) out.asks = Asks{refusal->rule, refusal->why};
   out.permit = Permit{out.id,    exec.images[0].path, exec.images[0].sha256,
                       exec.argv, call.sources,        now_ns + kPermitTtl_ns};
   permits_.add(*out.permit);
@@ -83,13 +93,14 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
 }
 
 Permitted Session::refuse_tool(const CallInfo& info, const std::string& tool,
-                               const std::string& intent) {
+                               const std::string& intent, const std::string& fault) {
   const Lock lock = enter();
   Permitted out;
   kernel::ExecEffect nothing;
   nothing.images.push_back({tool, {}, {}});
-  out.refusal = refusal_of(kernel::Reason::kScopeMissing, "no tool of this name that can be run",
-                           state_.label);
+  out.refusal = fault.empty() ? refusal_of(kernel::Reason::kScopeMissing,
+                                           "no tool of this name that can be run", state_.label)
+                              : refusal_of(kernel::Reason::kInternal, fault, state_.label);
   out.id = recorder_.run() + "-" +
            std::to_string(refused(info, kernel::Call{nothing, {}}, out.refusal, intent).seq);
   return out;

@@ -136,12 +136,18 @@ struct ToolGate::Impl : std::enable_shared_from_this<ToolGate::Impl> {
     pin.argv = request.args;
     pin.argv.insert(pin.argv.begin(), tool->parts[0].value->one_of[0]);
     pin.cwd = request.cwd.empty() ? cwd : request.cwd;
-    const kernel::Call call{pin.effect(), execs.images_label(pin, Reads::kOnce), request.sources};
+    const auto label = execs.images_label(pin, Reads::kOnce);
+    if (!label) {
+      const Permitted refused =
+          session.refuse_tool(info, request.tool, request.intent, label.error().what);
+      return gate_answer(refused.id, refused.refusal);
+    }
+    const kernel::Call call{pin.effect(), *label, request.sources};
     const Permitted answer = session.permit(info, call, request.intent);
     if (!answer.permit) return gate_answer(answer.id, answer.refusal);
     return gate_answer(GatePermit{answer.id, answer.tool, tool->program, answer.label,
                                   answer.sources, answer.permit->sha256, answer.permit->argv,
-                                  kPermitTtl_ns / 1'000'000});
+                                  kPermitTtl_ns / 1'000'000, answer.asks});
   }
 
   asio::io_context& io;

@@ -35,9 +35,9 @@ Result<std::string> hand_over(const std::string& state, const std::string& run,
   const std::string body = supervisor::recorded_body(policy.policy);
   if (body.size() > supervisor::kMaxPolicyBytes) {
     return fail(
-        fmt::format("the policy takes {} bytes, of which 61,440 can be loaded while an agent runs; "
-                    "end the agent and start it again with it",
-                    body.size()));
+        fmt::format("the policy takes {} bytes, of which {} can be loaded while an agent runs; end "
+                    "the agent and start it again with it",
+                    body.size(), supervisor::kMaxPolicyBytes));
   }
   CG_CHECK(control_call(dir.get(), run, "reload", body));
   for (int i = 0; i < kAsks; ++i) {

@@ -35,7 +35,8 @@ constexpr const char* kUsage =
     "  --intent TEXT         what it is for; recorded, never trusted\n"
     "  --taint ORIGIN        what else has influenced you, like web:page.test; only adds\n"
     "  --exec                with a permit, become that call at once\n\n"
-    "Prints the answer, one line of JSON. Exit status: 0 permit, 1 refusal, 2 wrong usage or no "
+    "Prints the answer, one line of JSON; \"asks\" in a permit: the call itself will wait for an\n"
+    "operator. Exit status: 0 permit, 1 refusal, 2 wrong usage or no "
     "gate; with --exec\n"
     "the call's own, 126 when it could not be executed.\n";
 

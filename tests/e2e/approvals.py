@@ -225,6 +225,10 @@ class Asking:
         out = self.host.call("audit", "verify", "--state", self.state)
         self.checks.check(out.returncode == 0, "the log verifies", out.stdout + out.stderr)
 
+    def recheck(self):
+        out = self.host.call("audit", "recheck", "--all", "--state", self.state)
+        self.checks.check(out.returncode == 0 and out.stdout.startswith("yes:"), "every certificate follows from the records alone", out.stdout + out.stderr)
+
     def close(self):
         for run in self.runs:
             if run.poll() is None:
@@ -275,6 +279,7 @@ def each_effect(checks, host):
         out, err = finish(run)
         checks.check("errno 17" in out and "waits" not in err, "the file is there already: natively refused, nobody is asked", out + err)
         a.verify()
+        a.recheck()
         openssl_alone(checks, a)
         a.close()
 
@@ -542,7 +547,69 @@ def proposal(checks, host):
     run = a.start(ONE, "exec", "other")
     checks.check(len(a.waiting()) == 1, "and for nothing else")
     run.terminate()
+    finish(run)
+    # The same rule, alone in a file that extends the one that asks.
+    asking = a.policy.with_name("always-asking.toml")
+    asking.write_text(text)
+    a.policy.write_text('name = "extends"\nextends = ["always-asking"]\n' + rule)
+    run = a.start(ONE, "exec", "main")
+    out, err = finish(run)
+    checks.check("done" in out and "waits for approval" not in err, "in a file that extends the asking one it holds as well", out + err)
+    run = a.start(ONE, "exec", "other")
+    checks.check(len(a.waiting()) == 1, "and still for nothing else")
+    run.terminate()
     a.close()
+
+
+def extending(checks, host):
+    """A question holds against what an extended file allows."""
+    a = Asking(checks, host, "extending")
+    at = POLICY.index('[[rule]]\nid = "asked-files"'), POLICY.index('[[rule]]\nid = "read-visible"')
+    base, questions = POLICY[:at[0]] + POLICY[at[1]:], POLICY[at[0]:at[1]]
+    named = a.policy.with_name("extending-base.toml")
+    named.write_text(base)
+    named.chmod(0o644)
+    people = questions.replace('["@people"', '["operator", "user"') % {"deadline": "60s", "port": 9}
+    a.policy.write_text('name = "extending"\nextends = ["extending-base"]\n' + people)
+    for what in ("open", "exec"):
+        run = a.start(ONE, what, "main")
+        requests = a.waiting()
+        if checks.check(len(requests) == 1 and requests[0]["rule"].startswith("asked-"), f"{what}: asked, though the extended file allows it", requests):
+            a.operator("approve", requests[0]["id"])
+        out, err = finish(run)
+        checks.check("done" in out, "and done once approved", out + err)
+    told = host.call("policy", "explain", "--policy", a.policy, "--workspace", a.workspace, "--", "git", "push", "x")
+    checks.check("APPROVAL_REQUIRED (rule asked-program)" in told.stdout, "explain says the same", told.stdout + told.stderr)
+    told = host.call("policy", "analyze", a.policy)
+    checks.check("shadowed" not in told.stdout, "and analyze finds no question that is never asked", told.stdout)
+    a.close()
+
+
+HOLDS = """
+import os, socket, time
+s = socket.create_connection(("asked.test", 80)); print("connected", flush=True)
+while not os.path.exists("go"): time.sleep(0.05)
+s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+print("page" if s.recv(4096) else "shut", flush=True)
+"""
+
+
+def reloaded(checks, host):
+    """What an operator approved stays open when the policy is loaded again; nobody is asked anew."""
+    with web_page(b"page") as port:
+        a = Asking(checks, host, "reloaded", port=port)
+        # Else its own bytes would be what the rule does not accept.
+        a.policy.write_text(a.policy.read_text().replace('to = ["asked.test:80"]', 'to = ["asked.test:80"]\norigin = "user"'))
+        run = a.start(HOLDS)
+        request = a.waiting()[0]
+        a.operator("approve", request["id"])
+        checks.check(run.stdout.readline() == "connected\n", "an approved connection is made")
+        out = a.operator("policy", "reload", request["agent"], a.policy)
+        checks.check(out.returncode == 0, "the same policy again is taken", out.stderr)
+        (a.workspace / "go").write_text("")
+        out, err = finish(run)
+        checks.check(out.startswith("page") and err.count("waits for approval") == 1, "and the connection goes on", out + err)
+        a.close()
 
 
 def risk(checks, host):
@@ -570,8 +637,8 @@ def main():
     parser.add_argument("--only")
     arguments = parser.parse_args()
     checks = Checks("approvals")
-    once = (taint, many, proposal, risk)
-    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, risk)
+    once = (taint, many, proposal, extending, reloaded, risk)
+    parts = (each_effect, once_and_denied, deadline_and_forbid, taint, caller_ends, changed_argument, many, replay_and_forgery, from_inside, proposal, extending, reloaded, risk)
     for number, host in enumerate(hosts(arguments.certgate.resolve())):
         print(f"== {host.name}")
         try:

@@ -4,8 +4,11 @@ usage: labels.py --certgate build/bin/certgate
 """
 
 import argparse
+import mmap
 import os
 import pathlib
+import pwd
+import struct
 import subprocess
 import sys
 
@@ -235,6 +238,51 @@ def protected(checks, place, holds):
         checks.check(out.returncode == 0 and (workspace / ".git/HEAD").exists(), "git init and commit work beside it", out.stderr)
 
 
+TABLE_HEADER, SLOT = 64, struct.Struct("<QQqII")   # supervisor/label_format.h: fsid, ino, birth, label, check
+
+
+class DamagedSlot:
+    """One bit of the label table differs, where a file's label is: as a disk may do it."""
+
+    def __init__(self, host, ino):
+        places = (pathlib.Path(pwd.getpwuid(host.uid).pw_dir) / ".local/state/certgate-labels", pathlib.Path(f"/var/tmp/certgate-labels-{host.uid}"))
+        self.file = next(open(p / "labels.tab", "r+b") for p in places if (p / "labels.tab").exists())
+        self.map = mmap.mmap(self.file.fileno(), 0)
+        slots = SLOT.iter_unpack(memoryview(self.map)[TABLE_HEADER:])
+        self.at = next((TABLE_HEADER + i * SLOT.size + SLOT.size - 1 for i, s in enumerate(slots) if s[1] == ino and s[3] != 0), None)
+
+    def __enter__(self):
+        self.map[self.at] ^= 1
+        return self
+
+    def __exit__(self, *_):
+        self.map[self.at] ^= 1   # the store outlives this test
+
+
+def damaged(checks, place):
+    """What the label store cannot say is no label: the call is refused, INTERNAL, and the next one of another file is not."""
+    workspace = place.workspace()
+    out = place.run(workspace, TAINT + "open('scratch/file', 'w').write('#!/bin/sh\\n'); os.chmod('scratch/file', 0o755)")
+    checks.check(out.returncode == 0, "a tainted agent leaves a file", out.stderr)
+    (workspace / "other").write_text("x")
+    place.host.own(workspace)
+    calls = {"read": "open('scratch/file')", "write": "open('scratch/file', 'r+')", "exec": "os.execv('scratch/file', ['file'])",
+             "attribute": "os.getxattr('scratch/file', 'user.note')"}
+    tries = "".join(f"try: {call}\nexcept OSError as e: print('{what}', e.errno)\n" for what, call in calls.items())
+    with DamagedSlot(place.host, (workspace / "scratch/file").stat().st_ino):
+        out = place.run(workspace, tries + "open('other').read(); print('other')\n" + CLEAN_ONLY)
+        checks.check(out.stdout.split() == [w for what in calls for w in (what, "5")] + ["other"] and (workspace / "proof").exists(),
+                     "of a file whose label cannot be known nothing is done; the agent goes on untainted", out.stdout + out.stderr)
+        out = place.run(workspace, "os.chmod('scratch/file', 0o700); print('done')")
+        checks.check("done" not in out.stdout and out.returncode != 0, "nor is its label raised: the agent ends", out.stdout + out.stderr)
+    refused = [r for r in place.host.audit_list(place.state()) if r["kind"] == "refusal" and r["reason"] == "INTERNAL"]
+    whys = [place.host.call("audit", "why", r["id"], "--state", place.state()).stdout for r in refused]
+    checks.check([r["call"] for r in refused[:4]] == ["openat", "openat", "execve", "getxattr"] and len(refused) == 5
+                 and all("a damaged slot in the label table" in why for why in whys), "each is in the log as INTERNAL, with why", (refused, whys[:1]))
+    out = place.run(workspace, "open('scratch/file').read()\n" + CLEAN_ONLY)
+    checks.check("refused 13" in out.stdout and "web:page.test" in out.stderr, "once it can be read again, it is what it was", out.stdout + out.stderr)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certgate", type=pathlib.Path, required=True)
@@ -253,6 +301,7 @@ def main():
                 devices(checks, place)
                 too_long(checks, place)
                 above(checks, place)
+                damaged(checks, place)
             finally:
                 host.remove()
     return checks.finish()

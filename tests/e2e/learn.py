@@ -163,6 +163,9 @@ def learn(checks, host):
         checks.check("OBSERVING" in listed and "WOULD BE REFUSED" in listed, "the log says so too", listed[:200])
         verified = host.call("audit", "verify", "--state", state)
         checks.check(verified.returncode == 0, "and verifies", verified.stdout + verified.stderr)
+        again = host.call("audit", "recheck", "--all", "--state", state)
+        checks.check(again.returncode == 0 and again.stdout.startswith("yes:"), "and each certificate follows from the records alone, observed or not",
+                     again.stdout + again.stderr)
 
         asked = observed[0]
         again = host.call("policy", "explain", "--record", asked["id"], "--state", state, "--policy", strict)

@@ -141,6 +141,25 @@ def left(checks, host, port):
     checks.check(out.returncode != 0, "nor one that has ended", out.stdout + out.stderr)
 
 
+def large(checks, host, port):
+    """Ten thousand rules, handed over whole."""
+    a = Run(checks, host, "large", port)
+    rules = "".join(f'[[rule]]\nid = "r{i}"\nwhy = "a project of many"\nallow = ["read"]\npaths = ["/srv/projects/{i}/**", "/srv/more/{i}/*.c"]\n'
+                    f'accept = ["@trusted"]\n' for i in range(10000))
+    out = a.reload(a.policy("large", rules + WRITES.format(budget=2)))
+    checks.check(out.returncode == 0, f"10,000 rules are taken ({out.stdout.strip()})", out.stdout + out.stderr)
+    checks.check([a.say("a"), a.say("b"), a.say("c")] == ["written", "written", "refused"], "and decide")
+    a.end()
+
+
+def remembered(checks, host, port):
+    """What is held was seen before: it is not judged as the first of its kind."""
+    a = Run(checks, host, "seen", port)
+    out = a.reload(a.policy("seen", WRITES.format(budget=5) + '[risk]\nhigh = "forbid"\n'))
+    checks.check(out.returncode == 0 and a.say("ask") == "page", "a connection that would not be risky again is not shut for being the first", out.stdout + out.stderr)
+    a.end()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certgate", type=pathlib.Path, required=True)
@@ -152,6 +171,8 @@ def main():
             with web_page(b"page") as port:
                 swapped(checks, host, port)
                 left(checks, host, port)
+                large(checks, host, port)
+                remembered(checks, host, port)
         finally:
             host.remove()
     return checks.finish()

@@ -11,6 +11,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 from harness import REPO, Checks, hosts
 
@@ -392,6 +393,76 @@ def limits(checks, host):
     checks.check(len(raises) == 1, "what the agent says it took in is a raise in the log", raises)
 
 
+# A rule that asks, by a tool whose argument must be the user's: the permit carries that while a person thinks.
+ASKED = POLICY.replace('allow = ["exec"]\ntools = ["show", "commit"]', 'ask = ["exec"]\ntools = ["show", "commit"]\ndeadline = "30s"')
+ASKS = """
+g = Gate()
+exact = {"value": %(words)r, "from": %(span)s}
+own = g.ask("show", "say", "own words")
+say("before-poison", code(own)); say("asks", own.get("permit", {}).get("asks", {}).get("rule"))
+poison()
+say("own-words", code(g.ask("show", "say", "pwned")))
+say("unasked", run("show", "say", %(words)r, program=SHOW))
+def through(name):
+    say("gate-" + name, code(g.ask("show", "say", exact)))
+    say(name, run("show", "say", %(words)r, program=SHOW, env={"LANG": name}))
+through("approved")
+g.ask("show", "say", exact)
+pid = os.fork()
+if pid == 0:
+    os.execve(SHOW, ["show", "say", %(words)r], {"LANG": "killed", "PATH": os.environ["PATH"], "HOME": os.environ["HOME"]})
+for _ in range(200):   # one word for word the same, but without a permit of its own: the other's is not for it
+    time.sleep(0.05)
+    if os.path.exists("waits"): break
+say("stolen", run("show", "say", %(words)r, program=SHOW, env={"LANG": "stolen"}))
+os.kill(pid, 9); os.waitpid(pid, 0)
+say("after-kill", run("show", "say", %(words)r, program=SHOW, env={"LANG": "killed"}))
+through("denied")
+say("after-denial", run("show", "say", %(words)r, program=SHOW, env={"LANG": "denied"}))
+""" % {"span": json.dumps(SPAN), "words": WORDS}
+
+
+def asked(checks, host):
+    place = Place(host, "asked")
+    place.policy.write_text(ASKED)
+    place.policy.chmod(0o644)
+    run = subprocess.Popen(host.command("run", "--policy", place.policy, "--workspace", place.workspace, "--state", place.state, "--message",
+                                        place.message, "--", PYTHON, "-c", AGENT + ASKS),
+                           env=host.env(), cwd=place.workspace, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for what, verb in (("approved", "approve"), ("killed", None), ("denied", "deny")):
+            end = time.monotonic() + 20
+            waiting = []
+            while not waiting and time.monotonic() < end and run.poll() is None:
+                time.sleep(0.1)
+                waiting = [json.loads(line) for line in host.call("approvals", "--json", "--state", place.state).stdout.splitlines()]
+            good = len(waiting) == 1 and waiting[0]["argv"] == ["show", "say", WORDS] and f"LANG={what}" in waiting[0]["env"]
+            if not checks.check(good, f"{what}: the exec itself waits, with all that will run", waiting):
+                break
+            if verb:
+                out = host.call(verb, waiting[0]["id"], "--state", place.state)
+                checks.check(out.returncode == 0, f"an operator answers: {verb}", out.stderr)
+            else:
+                (place.workspace / "waits").write_text("")
+        out, err = run.communicate(timeout=60)
+    finally:
+        if run.poll() is None:
+            run.kill()
+            run.communicate()
+    said = dict(re.findall(r"^SAY (\S+) (.*)$", out, re.M))
+    wanted = {"before-poison": "permit", "asks": "tools", "own-words": "UNTRUSTED_ORIGIN", "unasked": "refused", "gate-approved": "permit",
+              "approved": "ran", "gate-denied": "permit", "denied": "refused", "after-denial": "refused", "stolen": "refused", "after-kill": "refused"}
+    for name, value in wanted.items():
+        checks.check(said.get(name) == value, f"{name}: {value}", f"{said.get(name)}\n{err[-1500:]}")
+    used = [r for r in place.records(kind="certificate") if r.get("permit")]
+    checks.check(len(used) == 1 and used[0].get("approval") and used[0]["sources"].endswith(f"2=user@0:{START}-{START + len(WORDS)}"),
+                 "one ran: with permit, approval and sources", used)
+    denied = [r["reason"] for r in place.records(kind="refusal") if r.get("permit")]
+    checks.check(denied == ["APPROVAL_DENIED"] * 2, "one was denied, and again without asking", denied)
+    done = host.call("audit", "recheck", "--all", "--state", place.state)
+    checks.check(done.returncode == 0, "and follows from the records alone", done.stdout + done.stderr)
+
+
 def without(checks, host):
     place = Place(host, "without")
     place.policy.write_text('name = "none"\nextends = ["default"]\n')
@@ -412,7 +483,7 @@ def main():
     for host in hosts(arguments.certgate.resolve()):
         print(f"== {host.name}")
         try:
-            for part in (forms, provenance, client, race, limits, without):
+            for part in (forms, provenance, client, race, limits, asked, without):
                 part(checks, host)
         finally:
             host.remove()

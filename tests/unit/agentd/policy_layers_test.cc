@@ -10,6 +10,7 @@
 #include "agentd/observe.h"
 #include "agentd/policy_call.h"
 #include "agentd/policy_text.h"
+#include "supervisor/recorded_policy.h"
 
 namespace certgate::agentd {
 namespace {
@@ -159,6 +160,17 @@ TEST_F(PolicyLayersTest, ObservingAllowsWhatIsLeftAndKeepsWhatIsForbidden) {
   const Observing two = observing(policy->policy);
   ASSERT_TRUE(kernel::validate(two.wide));
   ASSERT_EQ(two.wide.rules.size(), two.strict.rules.size());
+  // The log holds it; a rule of a file cannot say any name.
+  const std::string body = supervisor::recorded_body(two.wide);
+  const auto recorded = supervisor::read_recorded_policy(body);
+  ASSERT_TRUE(recorded) << recorded.error().what;
+  EXPECT_EQ(recorded->digest(), two.wide.digest());
+  kernel::Policy file = two.wide;
+  for (kernel::Rule& rule : file.rules) {
+    if (is_observing_rule(rule.id))
+      rule.id = "mine-" + std::string(kernel::verb_text(rule.verbs[0]));
+  }
+  EXPECT_FALSE(supervisor::read_recorded_policy(supervisor::recorded_body(file)));
   const CallDecider wide(two.wide), strict(two.strict), before(policy->policy);
   const kernel::Label tainted = *kernel::Label::parse("operator,web:page.test");
   for (const char* path : {"/ws/src/a", "/etc/passwd", "/ws/.certgate.toml"}) {

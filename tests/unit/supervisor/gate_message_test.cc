@@ -96,16 +96,16 @@ TEST(Permits, OneIsForOneExecOfExactlyThis) {
   permits.add(permit("b", 100));
   kernel::ExecEffect other = exec();
   other.argv[1] += "z";
-  EXPECT_FALSE(permits.take(other, 1));
+  EXPECT_FALSE(permits.take(other, 5, 1));
   other = exec();
   other.images[0].sha256[31] = 1;
-  EXPECT_FALSE(permits.take(other, 1));
+  EXPECT_FALSE(permits.take(other, 5, 1));
   other = exec();
   other.images[0].path = "/bin/y";
-  EXPECT_FALSE(permits.take(other, 1));
-  EXPECT_EQ(permits.take(exec(), 1)->id, "a");
-  EXPECT_EQ(permits.take(exec(), 1)->id, "b");
-  EXPECT_FALSE(permits.take(exec(), 1));
+  EXPECT_FALSE(permits.take(other, 5, 1));
+  EXPECT_EQ(permits.take(exec(), 5, 1)->id, "a");
+  EXPECT_EQ(permits.take(exec(), 5, 1)->id, "b");
+  EXPECT_FALSE(permits.take(exec(), 5, 1));
 }
 
 TEST(Permits, TheyEndAndAreFew) {
@@ -115,8 +115,26 @@ TEST(Permits, TheyEndAndAreFew) {
     permits.add(permit("a", 100));
   }
   EXPECT_TRUE(permits.full(99));
-  EXPECT_FALSE(permits.take(exec(), 100));
+  EXPECT_FALSE(permits.take(exec(), 5, 100));
   EXPECT_FALSE(permits.full(100));
+}
+
+TEST(Permits, WhileAnExecWaitsItsPermitIsItsThreadsAlone) {
+  Permits permits;
+  permits.keep_for(7, permit("a", 100), 1000);
+  EXPECT_FALSE(permits.take(exec(), 5, 1)) << "another thread's exec, word for word the same";
+  auto mine = permits.take(exec(), 7, 999);
+  ASSERT_TRUE(mine) << "it was used in time; the wait is the operator's";
+  permits.put_back(*mine);
+  EXPECT_FALSE(permits.take(exec(), 7, 999)) << "refused after all, and its own time is over";
+  permits.keep_for(7, permit("b", 5000), 1000);
+  permits.drop_kept(6);
+  EXPECT_TRUE(permits.take(exec(), 7, 1)) << "another's end is not its caller's";
+  permits.keep_for(7, permit("c", 5000), 1000);
+  permits.drop_kept(7);
+  EXPECT_FALSE(permits.take(exec(), 7, 1)) << "its caller is gone";
+  permits.keep_for(7, permit("d", 5000), 1000);
+  EXPECT_FALSE(permits.take(exec(), 7, 1000)) << "no wait is longer";
 }
 
 }  // namespace

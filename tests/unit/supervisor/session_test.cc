@@ -416,6 +416,8 @@ TEST_F(SessionTest, ARaiseThatCannotBeStoredLetsNothingHappenAndTheRunEnds) {
   EXPECT_FALSE(raised.certificate);
   EXPECT_EQ(raised.error, EIO);
   EXPECT_NE(fatal_.find("the disk is full"), std::string::npos);
+  EXPECT_EQ(records().back().reason, "INTERNAL") << "the last thing that the log says of it";
+  EXPECT_EQ(records().back().why, "the disk is full");
 }
 
 TEST_F(SessionTest, AFileWhoseLabelCannotBeStoredIsNotHandedOver) {
