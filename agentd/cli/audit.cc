@@ -37,7 +37,7 @@ constexpr AuditVerb kVerbs[] = {
     {"reindex", audit_reindex, 0, 0, "",
      "reindex                     makes the index anew from the log"},
     {"verify", audit_verify, 0, 0, "key= checkpoint= witness=",
-     "verify [--key KEY] [--checkpoint FILE [--witness KEY]…]\n"
+     "verify [--key KEY] [--checkpoint FILE] [--witness KEY]…\n"
      "                              unaltered? complete? witnessed?"},
     {"recheck", audit_recheck, 0, 1, "key=",
      "recheck ID|--all [--key KEY]\n"
