@@ -96,9 +96,12 @@ std::string rfc3339(int64_t wall_ns) {
   return text;
 }
 
+bool is_observed(const Record& r) {
+  return r.kind == RecordKind::kCertificate && r.grade == kernel::kObservedGrade;
+}
+
 const char* verdict_of(const Record& r) {
-  if (r.kind == RecordKind::kCertificate)
-    return r.grade == kernel::kObservedGrade ? "observe" : "allow";
+  if (r.kind == RecordKind::kCertificate) return is_observed(r) ? "observe" : "allow";
   return r.kind == RecordKind::kRefusal ? "refuse" : "";
 }
 

@@ -39,6 +39,8 @@ class JsonObject {
 
 std::string rfc3339(int64_t wall_ns);             // "2026-11-23T10:31:50.000000001Z"
 const char* verdict_of(const kernel::Record& record);  // "allow", "observe", "refuse", ""
+// A call that the policy would have refused, and that an observing run let through.
+bool is_observed(const kernel::Record& record);
 bool label_has(std::string_view label, std::string_view origin);  // "web:*" has "web:a.test"
 
 // One record: as a JSON object, and as a line of text. `error`: errno of a certificate's outcome.

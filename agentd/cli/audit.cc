@@ -74,9 +74,10 @@ void print_usage(std::ostream& out) {
   }
   for (const Keeper& keeper : kKeepers) out << "       certgate audit " << keeper.usage << '\n';
   out << "every verb: [--json] [--state DIR] [--no-pager] [--wide] [--all]\n"
-         "FILTER: --agent RUN --call NAME --verb exec|read|write|connect --verdict allowed|refused "
-         "--kind K\n"
-         "        --rule R --reason CODE --origin O --object PATH|GLOB --pid N --since TIME "
+         "FILTER: --agent RUN --call NAME --verb exec|read|write|connect --verdict "
+         "allowed|observed|refused\n"
+         "        --kind K --rule R --reason CODE --origin O --object PATH|GLOB --pid N --since "
+         "TIME "
          "--until TIME\n"
          "        --limit N --last N --where EXPRESSION, as in\n"
          "        --where 'verdict=refused and object~\"/etc/*\" and (origin=web:* or errno>0)'\n"

@@ -19,7 +19,7 @@ struct Process {
   uint64_t parent = 0;           // its pid; 0: the record does not say
   std::vector<Record> programs;  // execs, in order; refused ones too
   std::vector<uint32_t> errors;  // of each
-  uint64_t reads = 0, writes = 0, connects = 0, refused = 0;
+  uint64_t reads = 0, writes = 0, connects = 0, refused = 0, observed = 0;
 };
 
 struct Tree {
@@ -42,6 +42,7 @@ Status add_row(Index& index, const Statement& row, Tree& tree, std::map<uint32_t
   const bool refused = row.number(2) == static_cast<int64_t>(RecordKind::kRefusal);
   const int64_t verb = row.number(3) - 1;
   if (refused) ++process.refused;
+  if (row.number(5) != 0) ++process.observed;
   if (verb == static_cast<int64_t>(kernel::Verb::kExec)) {
     CG_TRY(Record exec, index.record(static_cast<uint64_t>(row.number(0))));
     process.programs.push_back(std::move(exec));
@@ -69,8 +70,9 @@ Result<Tree> tree_of(Index& index, const std::string& name) {
   CG_TRY(
       Statement rows,
       index.db().prepare(
-          "SELECT r.pos, r.pid, r.kind, r.verb, (SELECT o.error FROM record o WHERE o.of = r.pos) "
-          "FROM record r WHERE r.run = ?1 AND r.kind IN (2, 3) AND r.pid IS NOT NULL AND (r.grade "
+          "SELECT r.pos, r.pid, r.kind, r.verb, (SELECT o.error FROM record o WHERE o.of = r.pos), "
+          "coalesce(r.grade IN (SELECT id FROM text WHERE value = 'observed'), 0) FROM record r "
+          "WHERE r.run = ?1 AND r.kind IN (2, 3) AND r.pid IS NOT NULL AND (r.grade "
           "IS NULL OR r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test')) ORDER BY "
           "r.seq"));
   CG_CHECK(rows.bind(1, run));
@@ -134,6 +136,7 @@ void print_tree(const Tree& tree, Screen& screen) {
     for (const auto& [count, what] : {std::pair{process.reads, " reads"},
                                       {process.writes, " writes"},
                                       {process.connects, " connects"},
+                                      {process.observed, " observed"},
                                       {process.refused, " refused"}}) {
       if (count > 0) did += (did.empty() ? "" : ", ") + std::to_string(count) + what;
     }
@@ -143,6 +146,7 @@ void print_tree(const Tree& tree, Screen& screen) {
       std::string line = indent + "│  exec " + escape(exec.id()) + "  " + command_text(exec);
       const bool refused = exec.kind == RecordKind::kRefusal;
       if (refused) line += "  REFUSED " + escape(exec.reason);
+      if (is_observed(exec)) line += "  WOULD BE REFUSED " + escape(exec.reason);
       if (process.errors[i] != 0) line += "  errno " + std::to_string(process.errors[i]);
       screen.line(refused ? screen.colour(31, line) : line);
     }
@@ -166,6 +170,7 @@ void print_tree_json(const Tree& tree, Screen& screen) {
     one.objects("programs", programs).number("reads", process.reads);
     one.number("writes", process.writes)
         .number("connects", process.connects)
+        .number("observed", process.observed)
         .number("refused", process.refused);
     processes.push_back(one);
   }
@@ -205,9 +210,11 @@ Result<std::vector<Record>> only_in(Index& index, int64_t run, int64_t other) {
 std::string deed(const Record& r) {
   const char* const verb =
       r.verb == 0 ? "" : kernel::verb_text(static_cast<kernel::Verb>(r.verb - 1));
-  return std::string(r.kind == RecordKind::kRefusal ? "refused " : "") + verb + ' ' +
-         escape(r.object) + (r.reason.empty() ? "" : "  " + escape(r.reason)) + "  (" +
-         escape(r.id()) + ')';
+  const char* const how = r.kind == RecordKind::kRefusal ? "refused "
+                          : is_observed(r)               ? "observed "
+                                                         : "";
+  return std::string(how) + verb + ' ' + escape(r.object) +
+         (r.reason.empty() ? "" : "  " + escape(r.reason)) + "  (" + escape(r.id()) + ')';
 }
 
 }  // namespace

@@ -114,9 +114,12 @@ class Dot : public Exporter {
     node(object, r.object, is_verb(r, Verb::kConnect) ? "shape=diamond" : "shape=note");
     edge("agent " + r.run, process, "", "style=dotted");
     const std::string more = refused            ? "color=red,fontcolor=red"
+                             : is_observed(r)   ? "color=orange,fontcolor=orange"
                              : r.raised.empty() ? ""
                                                 : "color=orange,penwidth=2";
-    const std::string label = refused ? "refused: " + r.reason : verb(r);
+    const std::string label = refused          ? "refused: " + r.reason
+                              : is_observed(r) ? verb(r) + ", would be refused: " + r.reason
+                                               : verb(r);
     if (is_verb(r, Verb::kRead) && !refused)
       edge(object, process, label, more);
     else

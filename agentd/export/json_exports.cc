@@ -53,6 +53,9 @@ class Jsonl : public Exporter {
   std::ostream& out_;
 };
 
+// OCSF's disposition_id. An observed call was let through and noted.
+constexpr uint64_t kAllowed = 1, kBlocked = 2, kLogged = 17;
+
 struct OcsfClass {
   uint64_t category = 0, uid = 0, activity = 0;
 };
@@ -75,18 +78,21 @@ class Ocsf : public Exporter {
     const Record& r = item.record;
     if (r.kind == RecordKind::kOutcome) return;  // it stands in the status of what it is of
     const OcsfClass c = ocsf_class(r);
-    const bool refused = r.kind == RecordKind::kRefusal;
+    const bool refused = r.kind == RecordKind::kRefusal, observed = is_observed(r);
     JsonObject event;
     event.number("category_uid", c.category)
         .number("class_uid", c.uid)
         .number("activity_id", c.activity);
     event.number("type_uid", c.uid * 100 + c.activity);
     event.number("time", static_cast<uint64_t>(r.wall_ns / kMillisecond))
-        .number("severity_id", refused ? 3 : 1);
+        .number("severity_id", refused || observed ? 3 : 1);
     event.number("status_id", refused || item.error != 0 ? 2 : 1)
         .number("action_id", refused ? 2 : 1);
-    event.number("disposition_id", refused ? 2 : 1).text("status_code", std::to_string(item.error));
-    event.text("message", refused ? r.why : "").object("metadata", metadata(item));
+    event.number("disposition_id", refused    ? kBlocked
+                                   : observed ? kLogged
+                                              : kAllowed)
+        .text("status_code", std::to_string(item.error));
+    event.text("message", refused || observed ? r.why : "").object("metadata", metadata(item));
     JsonObject process, actor, app;
     process.number("pid", r.pid);
     app.text("name", "agent").text("uid", r.run);
@@ -144,7 +150,7 @@ class Otlp : public Exporter {
   }
   void add(const ExportItem& item) override {
     const Record& r = item.record;
-    const bool refused = r.kind == RecordKind::kRefusal;
+    const bool warns = r.kind == RecordKind::kRefusal || is_observed(r);
     std::vector<JsonObject> attributes;
     auto text = [&](const char* key, const std::string& value) {
       if (!value.empty()) attributes.push_back(attribute(key, value));
@@ -170,8 +176,8 @@ class Otlp : public Exporter {
       text("file.path", r.object);
     }
     JsonObject log, body;
-    log.text("timeUnixNano", std::to_string(r.wall_ns)).number("severityNumber", refused ? 13 : 9);
-    log.text("severityText", refused ? "WARN" : "INFO");
+    log.text("timeUnixNano", std::to_string(r.wall_ns)).number("severityNumber", warns ? 13 : 9);
+    log.text("severityText", warns ? "WARN" : "INFO");
     log.object("body", body.text("stringValue", record_text(r, item.error)))
         .objects("attributes", attributes);
     out_ << (first_ ? "\n" : ",\n") << log.str();

@@ -25,14 +25,23 @@ enum class Type : uint8_t {
   kNumber,
   kErrno,
   kTime,
-  kName
+  kName,
+  kVerdict
 };
 
-struct Name {
+// As verdict_of() says it; an observed call has a certificate, and is not "allowed" for that.
+struct VerdictName {
   const char* text;
-  int64_t value;
+  const char* other;
+  const char* sql;
 };
-constexpr Name kVerdicts[] = {{"allowed", 2}, {"allow", 2}, {"refused", 3}, {"refuse", 3}};
+constexpr VerdictName kVerdicts[] = {
+    {"allowed", "allow",
+     "r.kind = 2 AND coalesce(r.grade NOT IN (SELECT id FROM text WHERE value = 'observed'), 1)"},
+    {"observed", "observe",
+     "r.kind = 2 AND r.grade IN (SELECT id FROM text WHERE value = 'observed')"},
+    {"refused", "refuse", "r.kind = 3"},
+};
 
 struct Field {
   const char* name;
@@ -42,7 +51,7 @@ struct Field {
 constexpr Field kFields[] = {
     {"agent", Type::kRun, ""},          {"run", Type::kRun, ""},
     {"command", Type::kCommand, ""},    {"id", Type::kId, ""},
-    {"kind", Type::kName, "kind"},      {"verdict", Type::kName, "kind"},
+    {"kind", Type::kName, "kind"},      {"verdict", Type::kVerdict, ""},
     {"verb", Type::kName, "verb"},      {"call", Type::kText, "call"},
     {"object", Type::kText, "object"},  {"rule", Type::kRule, "rule"},
     {"reason", Type::kText, "reason"},  {"token", Type::kText, "token"},
@@ -56,12 +65,7 @@ constexpr Field kFields[] = {
 Result<int64_t> number_of_name(const Field& field, const std::string& value) {
   std::string known;
   auto tried = [&](const char* name) { known += std::string(known.empty() ? "" : ", ") + name; };
-  if (std::strcmp(field.name, "verdict") == 0) {
-    for (const Name& one : kVerdicts) {
-      if (value == one.text) return one.value;
-      tried(one.text);
-    }
-  } else if (std::strcmp(field.name, "verb") == 0) {
+  if (std::strcmp(field.name, "verb") == 0) {
     for (size_t verb = 0; verb < kernel::kVerbs; ++verb) {
       const char* const name = kernel::verb_text(static_cast<kernel::Verb>(verb));
       if (value == name) return static_cast<int64_t>(verb) + 1;
@@ -76,6 +80,15 @@ Result<int64_t> number_of_name(const Field& field, const std::string& value) {
     }
   }
   return fail(std::string("no ") + field.name + " is called so; there are: " + known);
+}
+
+Result<Condition> verdict_condition(const std::string& value) {
+  std::string known;
+  for (const VerdictName& one : kVerdicts) {
+    if (value == one.text || value == one.other) return Condition{one.sql, {}};
+    known += std::string(known.empty() ? "" : ", ") + one.text;
+  }
+  return fail("no verdict is called so; there are: " + known);
 }
 
 struct Operator {
@@ -131,6 +144,7 @@ Result<Condition> value_condition(const Field& field, const Operator& op, const 
     CG_TRY(const int64_t time, parse_time(value, now_ns));
     return Condition{column + test, {time}};
   }
+  if (field.type == Type::kVerdict) return verdict_condition(value);
   if (field.type == Type::kName) {
     CG_TRY(const int64_t number, number_of_name(field, value));
     return Condition{column + " = ?", {number}};
@@ -147,7 +161,8 @@ Result<Condition> compare(const Field& field, const Operator& op, const std::str
   const bool ordered =
       field.type == Type::kNumber || field.type == Type::kTime || field.type == Type::kErrno;
   if (op.order && !ordered) return fail(std::string(field.name) + " has no order: use = != ~ !~");
-  const bool text = !ordered && field.type != Type::kId && field.type != Type::kName;
+  const bool text = !ordered && field.type != Type::kId && field.type != Type::kName &&
+                    field.type != Type::kVerdict;
   if (op.glob && !text) return fail(std::string(field.name) + " is not a text: use = and !=");
   Condition c;
   if (text) {
@@ -155,7 +170,7 @@ Result<Condition> compare(const Field& field, const Operator& op, const std::str
   } else {
     CG_TRY(c, value_condition(field, op, value, now_ns));
   }
-  c.sql = op.negated ? "NOT coalesce(" + c.sql + ", 0)" : "(" + c.sql + ")";
+  c.sql = op.negated ? "NOT coalesce((" + c.sql + "), 0)" : "(" + c.sql + ")";
   return c;
 }
 

@@ -125,6 +125,29 @@ class IndexTest : public LogTest {
   int64_t clock_ = kNow;
 };
 
+TEST_F(IndexTest, AnObservedCallIsNeitherAllowedNorRefused) {
+  Record observed = allow(kWrite, "/etc/x", "operator");
+  observed.grade = kernel::kObservedGrade;
+  observed.reason = "SCOPE_MISSING";
+  Record graded = allow(kRead, "/etc/y", "operator");
+  graded.grade = "else";
+  add_run("aaaa", {allow(kRead, "/etc/passwd", "operator"), observed, graded,
+                   deed(RecordKind::kRefusal, kExec, "/bin/x", "operator")});
+  using Ids = std::vector<std::string>;
+  EXPECT_EQ(ids("verdict=allowed"), (Ids{"aaaa-2", "aaaa-4"}));
+  EXPECT_EQ(ids("verdict=observed"), Ids{"aaaa-3"});
+  EXPECT_EQ(ids("verdict=observe"), Ids{"aaaa-3"});
+  EXPECT_EQ(ids("verdict=refused"), Ids{"aaaa-5"});
+  EXPECT_EQ(ids("verdict!=observed and verb=write"), Ids{});
+  EXPECT_EQ(ids("verdict!=allowed and pid=100"), (Ids{"aaaa-3", "aaaa-5"}));
+  EXPECT_NE(ids("verdict=maybe").at(0).find("there are: allowed, observed, refused"),
+            std::string::npos);
+  Index opened = index();
+  auto rows = opened.db().prepare("SELECT verdict FROM event WHERE id = 'aaaa-3'");
+  ASSERT_TRUE(rows && rows->step());
+  EXPECT_EQ(rows->text(0), "observe");
+}
+
 TEST_F(IndexTest, InPortionsAndAtOnceGiveTheSameRows) {
   incident();
   index();  // a portion
