@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
-#include "supervisor/frame.h"
 #include "kernel/mutant.h"
+#include "supervisor/frame.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -125,12 +125,13 @@ Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durabili
   if (closed_) return fail("the run has ended: no record, no effect", ESHUTDOWN);
   if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
   record.run = run_;
-  record.token = token_;
+  const bool over = record.kind == kernel::RecordKind::kExit;  // nothing is left to look at
+  if (!over) record.token = token_;
   record.seq = next_seq_;
   std::replace(record.lineage.begin(), record.lineage.end(), kernel::kThisRecord, next_seq_);
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
-  processes_.fill(record, record.boot_ns);
+  if (!over) processes_.fill(record, record.boot_ns);
   encoded_.clear();
   if (!mutant(Mutant::kRecordFirst) || frame_.size() > kLateBytes) frame_.clear();
   kernel::encode_record(record, encoded_);
@@ -157,9 +158,9 @@ Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durabili
   return next_seq_++;
 }
 
-void Recorder::image_started(int pid, uint64_t seq) {
+uint64_t Recorder::image_started(int pid, uint64_t seq) {
   const std::lock_guard lock(mutex_);
-  processes_.image_started(pid, seq);
+  return processes_.image_started(pid, seq);
 }
 
 bool Recorder::closed() {

@@ -50,7 +50,8 @@ class Recorder {
 
   bool closed();
   // At the exec proof, before its outcome is recorded: the process now runs the image of `seq`.
-  void image_started(int pid, uint64_t seq);
+  // When the process was started (ProcessTable).
+  uint64_t image_started(int pid, uint64_t seq);
   // Called at each change, by whichever thread finds it, under the recorder's lock.
   void on_full(std::function<void(LogRoom::Change)> handler) { on_full_ = std::move(handler); }
   // Before a call is taken: returns at once, or when there is room again or the run has ended.

@@ -172,7 +172,7 @@ class Session {
   void on_reload(std::function<void(const kernel::Policy&)> handler);
 
   kernel::Label label() const;
-  void image_started(int pid, uint64_t seq) { recorder_.image_started(pid, seq); }
+  uint64_t image_started(int pid, uint64_t seq) { return recorder_.image_started(pid, seq); }
   void wait_for_room() { recorder_.wait_for_room(); }  // see Recorder
   bool crowded() const { return recorder_.crowded(); }  // see Recorder
   size_t refusals() const;                              // printed so far

@@ -170,7 +170,7 @@ Result<Index> open_index(const Options& options, Reading reading) {
   return index;
 }
 
-Result<Condition> filters(const Options& options, Index& index) {
+Result<Condition> filters(const Options& options, Index& index, Exits exits) {
   Condition all;
   const int64_t now = now_ns();
   for (const char* field :
@@ -205,6 +205,8 @@ Result<Condition> filters(const Options& options, Index& index) {
       all.add(one);
     }
   }
+  if (exits == Exits::kHidden && !options.has("all") && !options.has("kind") && !all.by_kind)
+    all.add({"r.kind <> 19", {}});
   if (!options.has("all")) {
     all.add({"r.run NOT IN (SELECT id FROM run WHERE reading)", {}});
     // Its refusals only: the stop of a run that it did not let start says why.

@@ -61,7 +61,8 @@ Result<Shown> evidence(Index& index, const Row& row) {
 std::string coloured(const Screen& screen, const Record& record, const std::string& line) {
   if (record.kind == RecordKind::kRefusal) return screen.colour(31, line);
   if (record.kind == RecordKind::kGap || is_observed(record)) return screen.colour(33, line);
-  return record.kind == RecordKind::kOutcome ? screen.colour(2, line) : line;
+  const bool faint = record.kind == RecordKind::kOutcome || record.kind == RecordKind::kExit;
+  return faint ? screen.colour(2, line) : line;
 }
 
 struct Listing {
@@ -72,7 +73,7 @@ struct Listing {
 
 Result<int64_t> print_rows(Index& index, const Options& options, const Listing& listing,
                            Screen& screen) {
-  CG_TRY(Condition where, filters(options, index));
+  CG_TRY(Condition where, filters(options, index, Exits::kHidden));
   // Positions of records that are not sealed yet still change: who follows sees them a second
   // later.
   if (options.has("follow")) where.add({"r.pos < ?", {static_cast<int64_t>(index.sealed())}});
@@ -278,6 +279,9 @@ std::string timeline_text(const Record& r, uint32_t error) {
       r.kind == RecordKind::kCertificate ? "" : std::string(record_kind_text(r.kind)) + " ";
   if (r.kind == RecordKind::kRefusal) line = "REFUSED ";
   if (is_observed(r)) line = "WOULD BE REFUSED ";
+  if (r.kind == RecordKind::kExit)
+    return "exit of pid " + std::to_string(r.pid) + " (exec " + r.run + '-' +
+           std::to_string(r.exec) + "): " + end_text(process_end(r));
   const std::string& object = r.kind == RecordKind::kToken ? r.token : r.object;
   line += escape(r.call) + (r.call.empty() ? "" : " ") + escape(object);
   for (size_t i = 1; i < r.argv.size(); ++i) line += ' ' + escape(r.argv[i]);

@@ -65,6 +65,7 @@ OcsfClass ocsf_class(const Record& r) {
   if (r.kind == RecordKind::kStart) return {6, 6002, 3};
   if (r.kind == RecordKind::kStop || r.kind == RecordKind::kGap) return {6, 6002, 4};
   if (is_verb(r, Verb::kExec)) return {1, 1007, 1};
+  if (r.kind == RecordKind::kExit) return {1, 1007, 2};
   if (is_verb(r, Verb::kConnect)) return {4, 4001, 1};
   if (is_verb(r, Verb::kRead)) return {1, 1001, 2};
   if (is_verb(r, Verb::kWrite)) return {1, 1001, 3};
@@ -125,6 +126,10 @@ class Ocsf : public Exporter {
       event.object(
           "process",
           object.number("pid", r.pid).text("cmd_line", command_line(r)).object("file", file));
+    } else if (r.kind == RecordKind::kExit) {
+      event.object("process", object.number("pid", r.pid));
+      if (const ProcessEnd end = process_end(r); end.known)
+        event.number("exit_code", end.signal != 0 ? 128 + end.signal : end.status);
     } else if (is_verb(r, Verb::kConnect)) {
       const Endpoint end = endpoint_of(r.object);
       event.object("dst_endpoint", object.text("hostname", end.host).number("port", end.port));
@@ -174,6 +179,9 @@ class Otlp : public Exporter {
       attributes.push_back(number("server.port", endpoint_of(r.object).port));
     } else if (r.verb != 0) {
       text("file.path", r.object);
+    } else if (const ProcessEnd end = process_end(r); end.known) {
+      attributes.push_back(
+          number("process.exit.code", end.signal != 0 ? 128 + end.signal : end.status));
     }
     JsonObject log, body;
     log.text("timeUnixNano", std::to_string(r.wall_ns)).number("severityNumber", warns ? 13 : 9);

@@ -180,6 +180,7 @@ class Parser {
 
   Result<Condition> whole() {
     CG_TRY(Condition c, expression(0));
+    c.by_kind = by_kind_;
     skip();
     if (at_ < text_.size()) return wrong("\"and\", \"or\" or the end is expected here");
     return c;
@@ -253,6 +254,7 @@ class Parser {
                                  : "\"" + std::string(word) + "\" is not a field") +
                    "; there are: " + where_fields());
     }
+    by_kind_ = by_kind_ || std::strcmp(field->name, "kind") == 0;
     at_ += word.size();
     skip();
     const Operator* op = nullptr;
@@ -294,6 +296,7 @@ class Parser {
   int64_t now_ns_;
   size_t at_ = 0;
   int comparisons_ = 0;
+  bool by_kind_ = false;
 };
 
 // "-2h": how long before now, in nanoseconds.
@@ -326,6 +329,7 @@ Status Condition::bind(Statement& statement, int first) const {
 
 void Condition::add(const Condition& other) {
   sql = "(" + sql + " AND " + other.sql + ")";
+  by_kind = by_kind || other.by_kind;
   values.insert(values.end(), other.values.begin(), other.values.end());
 }
 

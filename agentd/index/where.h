@@ -30,6 +30,8 @@ inline constexpr size_t kMaxWhereBytes = 4096;
 struct Condition {
   std::string sql = "1";  // over "record r"
   std::vector<std::variant<int64_t, std::string>> values;
+  bool by_kind =
+      false;  // it asks for a kind of record: none is hidden for being of little interest
 
   Status bind(Statement& statement, int first) const;
   // Both must hold.
