@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "agentd/cli/audit_verbs.h"
+#include "agentd/cli/completion.h"
 
 namespace certgate::agentd::cli {
 namespace {
@@ -91,6 +92,20 @@ void print_usage(std::ostream& out) {
 }
 
 }  // namespace
+
+std::vector<std::string> audit_names() {
+  std::vector<std::string> names;
+  for (const AuditVerb& verb : kVerbs) names.push_back(verb.name);
+  for (const Keeper& keeper : kKeepers) names.push_back(keeper.name);
+  return names;
+}
+
+std::vector<std::string> audit_options(const std::string& name) {
+  for (const AuditVerb& verb : kVerbs) {
+    if (name == verb.name) return option_names(verb.options);
+  }
+  return {};
+}
 
 int audit_main(const Args& args) {
   if (!args.empty() && (args[0] == "--help" || args[0] == "-h" || args[0] == "help")) {

@@ -14,6 +14,7 @@
 #include <iostream>
 
 #include "agentd/admin_record.h"
+#include "agentd/cli/completion.h"
 #include "agentd/log_store.h"
 
 namespace certgate::agentd::cli {
@@ -120,6 +121,23 @@ Result<Options> parse_audit(const AuditVerb& verb, const Args& args) {
   options.format = options.flags.contains("json") ? Format::kJson : Format::kText;
   options.state = options.value("state", default_state_dir());
   return options;
+}
+
+std::vector<std::string> option_names(const char* list) {
+  std::vector<std::string> names;
+  std::istringstream words(std::string(kCommon) + ' ' + list);
+  for (std::string word; words >> word;) {
+    if (word == "@filters") {
+      std::istringstream filters_of(kFilters);
+      for (std::string one; filters_of >> one;) names.push_back("--" + one);
+    } else {
+      names.push_back("--" + word);
+    }
+  }
+  for (std::string& name : names) {
+    if (name.ends_with('=')) name.pop_back();
+  }
+  return names;
 }
 
 int trouble(const Error& error) {

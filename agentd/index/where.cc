@@ -2,65 +2,22 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
+#include "agentd/index/where_table.h"
 #include "kernel/policy.h"
 #include "kernel/record.h"
 
 namespace certgate::agentd {
 namespace {
 
+using namespace where;
+
 constexpr int kMaxDepth = 32;
 constexpr int kMaxComparisons = 64;
 constexpr int64_t kSecond = 1'000'000'000;
-
-enum class Type : uint8_t {
-  kText,
-  kRule,
-  kLabel,
-  kRun,
-  kCommand,
-  kId,
-  kNumber,
-  kErrno,
-  kTime,
-  kName,
-  kVerdict
-};
-
-// As verdict_of() says it; an observed call has a certificate, and is not "allowed" for that.
-struct VerdictName {
-  const char* text;
-  const char* other;
-  const char* sql;
-};
-constexpr VerdictName kVerdicts[] = {
-    {"allowed", "allow",
-     "r.kind = 2 AND coalesce(r.grade NOT IN (SELECT id FROM text WHERE value = 'observed'), 1)"},
-    {"observed", "observe",
-     "r.kind = 2 AND r.grade IN (SELECT id FROM text WHERE value = 'observed')"},
-    {"refused", "refuse", "r.kind = 3"},
-};
-
-struct Field {
-  const char* name;
-  Type type;
-  const char* column;
-};
-constexpr Field kFields[] = {
-    {"agent", Type::kRun, ""},          {"run", Type::kRun, ""},
-    {"command", Type::kCommand, ""},    {"id", Type::kId, ""},
-    {"kind", Type::kName, "kind"},      {"verdict", Type::kVerdict, ""},
-    {"verb", Type::kName, "verb"},      {"call", Type::kText, "call"},
-    {"object", Type::kText, "object"},  {"rule", Type::kRule, "rule"},
-    {"reason", Type::kText, "reason"},  {"token", Type::kText, "token"},
-    {"grade", Type::kText, "grade"},    {"origin", Type::kLabel, "label"},
-    {"raised", Type::kLabel, "raised"}, {"culprit", Type::kText, "culprit"},
-    {"pid", Type::kNumber, "pid"},      {"seq", Type::kNumber, "seq"},
-    {"ino", Type::kNumber, "ino"},      {"errno", Type::kErrno, ""},
-    {"time", Type::kTime, "wall"},
-};
 
 Result<int64_t> number_of_name(const Field& field, const std::string& value) {
   std::string known;
@@ -72,7 +29,7 @@ Result<int64_t> number_of_name(const Field& field, const std::string& value) {
       tried(name);
     }
   } else {
-    for (int64_t kind = 1; kind < 64; ++kind) {
+    for (int64_t kind = 1; kind < kMaxKinds; ++kind) {
       const std::string name = kernel::record_kind_text(static_cast<kernel::RecordKind>(kind));
       if (name == "unknown") continue;
       if (value == name) return kind;
@@ -90,18 +47,6 @@ Result<Condition> verdict_condition(const std::string& value) {
   }
   return fail("no verdict is called so; there are: " + known);
 }
-
-struct Operator {
-  const char* text;
-  const char* sql;
-  bool negated, glob, order;
-};
-constexpr Operator kOperators[] = {
-    {"!=", "=", true, false, false},  {"!~", "GLOB", true, true, false},
-    {"<=", "<=", false, false, true}, {">=", ">=", false, false, true},
-    {"=", "=", false, false, false},  {"~", "GLOB", false, true, false},
-    {"<", "<", false, false, true},   {">", ">", false, false, true},
-};
 
 Result<int64_t> parse_number(const std::string& value) {
   int64_t number = 0;
@@ -158,11 +103,9 @@ Result<Condition> value_condition(const Field& field, const Operator& op, const 
 // One comparison as SQL.
 Result<Condition> compare(const Field& field, const Operator& op, const std::string& value,
                           int64_t now_ns) {
-  const bool ordered =
-      field.type == Type::kNumber || field.type == Type::kTime || field.type == Type::kErrno;
-  if (op.order && !ordered) return fail(std::string(field.name) + " has no order: use = != ~ !~");
-  const bool text = !ordered && field.type != Type::kId && field.type != Type::kName &&
-                    field.type != Type::kVerdict;
+  const bool text = is_text(field);
+  if (op.order && !is_ordered(field))
+    return fail(std::string(field.name) + " has no order: use = != ~ !~");
   if (op.glob && !text) return fail(std::string(field.name) + " is not a text: use = and !=");
   Condition c;
   if (text) {
@@ -257,10 +200,7 @@ class Parser {
     by_kind_ = by_kind_ || std::strcmp(field->name, "kind") == 0;
     at_ += word.size();
     skip();
-    const Operator* op = nullptr;
-    for (const Operator& one : kOperators) {  // the longer ones come first
-      if (op == nullptr && text_.substr(at_).starts_with(one.text)) op = &one;
-    }
+    const Operator* const op = operator_at(text_.substr(at_));
     if (op == nullptr) return wrong("an operator is expected here: = != ~ !~ < <= > >=");
     at_ += std::strlen(op->text);
     skip();

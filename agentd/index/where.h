@@ -45,6 +45,11 @@ Result<Condition> where_one(const std::string& field, const std::string& op,
                             const std::string& value, int64_t now_ns);
 // "time, agent, …": every field, for help and errors.
 std::string where_fields();
+// What the expression could go on with, each as the whole text so far with it; empty where nothing
+// is known (an object's path, an error before the end). From the tables that compile_where uses.
+std::vector<std::string> complete_where(std::string_view text);
+// The names that a field may have, when they are known: kind, verdict, verb.
+std::vector<std::string> where_values(std::string_view field);
 // Nanoseconds since 1970 of a time as above.
 Result<int64_t> parse_time(std::string_view text, int64_t now_ns);
 
