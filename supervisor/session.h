@@ -61,6 +61,9 @@ struct CallInfo {
   std::string asked;  // as the agent wrote it
   Waits waits = Waits::kNo;
   std::string permit{};
+  // The caller sees to it itself that a strict certificate is on the disk before its effect
+  // (Session::make_durable), on a thread that may wait.
+  bool durable_later = false;
 };
 
 // What will outlive the call, if anything.
@@ -116,6 +119,8 @@ class Session {
 
   Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark = {});
+  // What was judged so far is on the disk; else the agent is ended and this is false.
+  bool make_durable();
   // For a call of several parts, before any of them is judged: when this one needs an operator's
   // approval, what judge() would say.
   std::optional<Judged> ask_first(const CallInfo& info, const kernel::Call& call);
@@ -207,6 +212,8 @@ class Session {
   using Lock = std::unique_lock<std::mutex>;
 
   Lock enter() const;
+  Judged judge_ordered(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                       const Mark& mark);
   Judged judge(Lock& lock, const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark);
   void prune_dead_files();
