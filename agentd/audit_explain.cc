@@ -68,7 +68,7 @@ class Lines {
 };
 
 std::string verdict_text(const Record& r) {
-  if (r.kind == RecordKind::kCertificate && r.grade == kernel::kObservedGrade)
+  if (is_observed(r))
     return "allowed, and only because this run observes: the policy would have refused it";
   if (r.kind == RecordKind::kCertificate) return "allowed";
   if (r.kind == RecordKind::kRefusal) return "refused, the agent saw errno " + errno_text(r.error);

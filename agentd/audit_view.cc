@@ -96,10 +96,29 @@ std::string rfc3339(int64_t wall_ns) {
   return text;
 }
 
+bool is_observed(const Record& r) {
+  return r.kind == RecordKind::kCertificate && r.grade == kernel::kObservedGrade;
+}
+
 const char* verdict_of(const Record& r) {
-  if (r.kind == RecordKind::kCertificate)
-    return r.grade == kernel::kObservedGrade ? "observe" : "allow";
+  if (r.kind == RecordKind::kCertificate) return is_observed(r) ? "observe" : "allow";
   return r.kind == RecordKind::kRefusal ? "refuse" : "";
+}
+
+ProcessEnd process_end(const Record& r) {
+  ProcessEnd end;
+  if (r.kind != RecordKind::kExit || r.count == 0) return end;
+  const auto status = static_cast<uint32_t>(r.count - 1);  // as wait(2) gives it
+  end.known = true;
+  end.signal = status & 0x7f;
+  if (end.signal == 0) end.status = status >> 8 & 0xff;
+  return end;
+}
+
+std::string end_text(const ProcessEnd& end) {
+  if (!end.known) return "status unknown to this kernel";
+  return end.signal != 0 ? "signal " + std::to_string(end.signal)
+                         : "status " + std::to_string(end.status);
 }
 
 bool label_has(std::string_view label, std::string_view origin) {
@@ -141,8 +160,12 @@ JsonObject record_json(const Record& r, uint32_t error) {
   if (!r.permit.empty()) line.text("permit", r.permit);
   if (!r.intent.empty()) line.text("intent", r.intent);
   if (r.pid != 0) line.number("pid", r.pid);
-  if (r.started != 0) line.number("started", r.started).number("parent", r.parent);
+  if (r.started != 0) line.number("started", r.started);
+  if (r.started != 0 && r.kind != RecordKind::kExit) line.number("parent", r.parent);
   if (r.exec != 0) line.text("exec", r.run + '-' + std::to_string(r.exec));
+  if (const ProcessEnd end = process_end(r); end.known)
+    line.number(end.signal != 0 ? "signal" : "exit_status",
+                end.signal != 0 ? end.signal : end.status);
   if (tells_of_the_log(r.kind)) {
     if (r.ref != 0) line.text("of", about);
     line.text("why", r.why).number("count", r.count).text("argument", r.argument);
@@ -176,6 +199,9 @@ std::string record_text(const Record& r, uint32_t error) {
     line += "  of=" + about;
   if (verdict[0] != '\0' && r.ref != 0) line += "  approval=" + about;
   if (tells_of_the_log(r.kind)) add("", r.why);
+  if (r.kind == RecordKind::kExit)
+    line += "  pid " + std::to_string(r.pid) + "  " + end_text(process_end(r)) + "  exec=" + r.run +
+            '-' + std::to_string(r.exec);
   return line;
 }
 

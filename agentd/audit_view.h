@@ -37,8 +37,20 @@ class JsonObject {
   std::string body_;
 };
 
-std::string rfc3339(int64_t wall_ns);             // "2026-11-23T10:31:50.000000001Z"
+std::string rfc3339(int64_t wall_ns);                  // "2026-11-23T10:31:50.000000001Z"
 const char* verdict_of(const kernel::Record& record);  // "allow", "observe", "refuse", ""
+// A call that the policy would have refused, and that an observing run let through.
+bool is_observed(const kernel::Record& record);
+
+// How a process ended, by its exit record.
+struct ProcessEnd {
+  bool known = false;   // the kernel told
+  uint32_t status = 0;  // of exit
+  uint32_t signal = 0;  // 0: it exited
+};
+ProcessEnd process_end(const kernel::Record& record);
+std::string end_text(const ProcessEnd& end);  // "status 3", "signal 9", …
+
 bool label_has(std::string_view label, std::string_view origin);  // "web:*" has "web:a.test"
 
 // One record: as a JSON object, and as a line of text. `error`: errno of a certificate's outcome.

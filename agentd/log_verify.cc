@@ -6,10 +6,8 @@
 #include <set>
 #include <unordered_set>
 
-#include "agentd/audit_view.h"
-#include "agentd/log_reader.h"
 #include "agentd/log_snapshot.h"
-#include "agentd/proof.h"
+#include "agentd/log_witnessed.h"
 #include "kernel/merkle.h"
 
 namespace certgate::agentd {
@@ -376,39 +374,6 @@ Status Verifier::run() {
   return ok();
 }
 
-// Whether what somebody holds outside is the start of this log, and who cosigned it.
-Result<Verdict> judge_witnessed(const std::string& state_dir, const OutsideView& outside) {
-  if (outside.checkpoint.empty())
-    return Verdict{"none",
-                   "no checkpoint from outside was given (--checkpoint FILE, --witness KEY)"};
-  CG_TRY(LogReader log, LogReader::open(state_dir));
-  const Result<Checkpoint> held = open_cosigned(outside.checkpoint, log.key());
-  if (!held) return Verdict{"no", held.error().what};
-  if (held->size > log.size()) {
-    return Verdict{"no", "the checkpoint from outside has " + std::to_string(held->size) +
-                             " records, the log only " + std::to_string(log.size()) +
-                             ": it was cut back"};
-  }
-  CG_TRY(const Digest root, log.root_at(held->size));
-  if (root != held->root) {
-    return Verdict{"no", "the first " + std::to_string(held->size) +
-                             " records are not those of the checkpoint from outside"};
-  }
-  const Result<std::vector<Cosignature>> by = cosignatures(outside.checkpoint, outside.keys);
-  if (!by) return Verdict{"no", by.error().what};
-  const std::string first = "the first " + std::to_string(held->size) + " of " +
-                            std::to_string(log.size()) +
-                            " records are those of the checkpoint from outside";
-  if (by->empty())
-    return Verdict{outside.keys.empty() ? "held" : "none",
-                   first + ", which none of the given witnesses cosigned"};
-  std::string names;
-  for (const Cosignature& one : *by)
-    names += (names.empty() ? "" : ", ") + one.witness + " at " +
-             rfc3339(static_cast<int64_t>(one.time) * 1'000'000'000);
-  return Verdict{"yes", first + ", cosigned by " + names};
-}
-
 }  // namespace
 
 Result<VerifyReport> verify_log(const std::string& state_dir, const std::string& expected_key,
@@ -421,7 +386,7 @@ Result<VerifyReport> verify_log(const std::string& state_dir, const std::string&
     CG_TRY(verifier.report.witnessed, judge_witnessed(state_dir, outside));
     if (verifier.report.witnessed.word == "no" && verifier.report.good) {
       verifier.report.good = false;
-      verifier.report.where = "checkpoint from outside";
+      verifier.report.where = outside.checkpoint.empty() ? "cosigned checkpoint" : "checkpoint from outside";
       verifier.report.what = verifier.report.witnessed.detail;
     }
   }

@@ -43,7 +43,7 @@ struct VerifyReport {
 
 // What the checker holds besides the key.
 struct OutsideView {
-  std::string checkpoint;        // a note, perhaps cosigned; "" = none
+  std::string checkpoint;        // a note, perhaps cosigned; "" = those kept beside the log
   std::vector<WitnessKey> keys;  // of witnesses that are believed
 };
 

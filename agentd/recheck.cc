@@ -145,6 +145,10 @@ std::optional<Fault> RunCheck::Impl::any(const Record& r) {
     case RecordKind::kGiven:
       fault = given(r);
       break;
+    case RecordKind::kExit:
+      if (r.exec != 0 && certified.count(r.exec) == 0)
+        fault = Fault{"ref", "it is the end of an exec that was not certified"};
+      break;
     case RecordKind::kApproval:
       fault = approval(r);
       break;

@@ -12,6 +12,7 @@
 
 #include "agentd/log_edge.h"
 #include "agentd/log_snapshot.h"
+#include "agentd/log_witnessed.h"
 #include "agentd/state_dir.h"
 #include "kernel/merkle.h"
 
@@ -26,7 +27,6 @@ using boost::system::error_code;
 
 constexpr std::chrono::seconds kWait{20};
 constexpr uint64_t kMaxLeaves = uint64_t{1} << 24;  // 512 MB of hashes
-constexpr char kCosignedPath[] = "cosigned";
 
 struct Url {
   std::string host, port = "80", target;
@@ -104,8 +104,10 @@ Result<std::vector<kernel::Digest>> leaves_of(const LogSnapshot& log, uint64_t s
   return out;
 }
 
-// The cosignatures of this very checkpoint stay, the witness's own before it goes.
-Status keep(const std::string& state_dir, const std::string& note, const std::string& line) {
+// The cosignatures of this very checkpoint stay, the witness's own before it goes. Beside it, each
+// witness's last one stays when others have cosigned a later checkpoint.
+Status keep(const std::string& state_dir, const CosignerKey& witness, const std::string& note,
+            const std::string& line) {
   CG_TRY(const sandbox::UniqueFd dir, open_state_dir(state_dir));
   CG_TRY(const DirLock lock, DirLock::exclusive(dir.get()));
   const Result<std::string> before = read_file(dir.get(), kCosignedPath, kMaxNoteBytes);
@@ -123,6 +125,8 @@ Status keep(const std::string& state_dir, const std::string& note, const std::st
   if (out.size() > kMaxNoteBytes) return fail("too many cosignatures of one checkpoint");
   DurableWriter writer(dir.get());
   CG_CHECK(writer.put(kCosignedPath, out.data(), out.size()));
+  const std::string alone = note + line;
+  CG_CHECK(writer.put(cosignature_path(witness.id()), alone.data(), alone.size()));
   return writer.flush();
 }
 
@@ -158,7 +162,7 @@ Result<Cosigned> ask_witness(const std::string& state_dir, const WitnessAt& witn
                 (forked ? "(this log is not a continuation of what it has signed)" : ""));
   }
   CG_TRY(const uint64_t time, check_cosignature(witness.key, ours.text(), reply.body));
-  CG_CHECK(keep(state_dir, request.note, reply.body));
+  CG_CHECK(keep(state_dir, witness.key, request.note, reply.body));
   return Cosigned{ours.size, time};
 }
 

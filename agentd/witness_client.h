@@ -4,7 +4,8 @@
 //
 // The consistency proof is made from the hash tiles, so a pruned log has it too. What comes back is
 // believed only when `witness_key` verifies it. The checkpoint with all its cosignatures is then in
-// the file `cosigned` of the state directory, which is served beside log/checkpoint.
+// the file `cosigned` of the state directory, which is served beside log/checkpoint, and what this
+// witness cosigned last in `cosignatures/` (log_witnessed.h), where `audit verify --witness` looks.
 #pragma once
 
 #include <cstdint>

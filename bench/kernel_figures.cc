@@ -379,6 +379,7 @@ bool check_kernel_bars(const std::vector<KernelFigure>& figures, std::string& te
     judge(f, "p99 us", f.p99_us, f.max_p99_us, f.p99_us <= f.max_p99_us);
     judge(f, "per second", f.per_second, f.min_per_second, f.per_second >= f.min_per_second);
     judge(f, "ratio", f.ratio, f.max_ratio, f.ratio <= f.max_ratio);
+    judge(f, "ratio", f.ratio, f.min_ratio, f.ratio >= f.min_ratio);
   }
   return all;
 }

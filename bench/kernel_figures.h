@@ -14,7 +14,7 @@ struct KernelFigure {
   std::string what;
   double median_us = 0, p99_us = 0, per_second = 0;
   double ratio = 0;               // to the same with 100 rules; 0 = not compared
-  double max_median_us = 0, max_p99_us = 0, min_per_second = 0, max_ratio = 0;   // the bar; 0 = none
+  double max_median_us = 0, max_p99_us = 0, min_per_second = 0, max_ratio = 0, min_ratio = 0;   // the bar; 0 = none
 };
 
 // `directory`: where a policy file may be written and removed.

@@ -1,6 +1,7 @@
 #include "bench/log_figures.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "agentd/index/lineage.h"
 #include "agentd/log_store.h"
 #include "agentd/log_verify.h"
+#include "bench/log_writing.h"
 
 namespace certgate::bench {
 namespace {
@@ -23,10 +25,13 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kRunRecords = 4000;  // a whole session of an agent
 constexpr int64_t kStart = 1795430400'000'000'000;
+constexpr double kSealPerSecond = 200'000;
+constexpr double kDiskRatio = 1.2;
 constexpr double kVerifyPerSecond = 500'000;
 constexpr double kReindexSeconds = 60;
 constexpr double kQuestionTailUs = 100'000;
 constexpr uint64_t kSeed = 7;
+constexpr size_t kDetailBytes = 24;
 
 std::string run_name(size_t run) { return "run" + std::to_string(10'000 + run); }
 
@@ -81,6 +86,9 @@ class Runs {
     r.seq = out.size() + 1;
     r.wall_ns = r.boot_ns = kStart + (clock_ += 50'000);
     r.pid = static_cast<uint32_t>(1000 + out.size() / 200);
+    r.parent = 1000;
+    r.started = 123'456'789;
+    r.exec = 1 + out.size() / 200;
     r.call = call;
     r.verb = v;
     r.object = object;
@@ -90,6 +98,7 @@ class Runs {
       r.token = "0123456789abcdef";
       r.digest.assign(32, 9);
       r.ino = 100'000 + random_() % 5000;
+      r.detail.assign(kDetailBytes, 'd');  // as long as that of an open
     }
     out.push_back(std::move(r));
   }
@@ -101,10 +110,18 @@ class Runs {
   int64_t clock_ = 0;
 };
 
-Result<size_t> fill(const std::string& state, size_t runs) {
+double cpu_seconds_of(const std::function<void()>& work);
+
+struct Filled {
+  size_t bytes = 0;           // of the records
+  double seal_seconds = 0;    // of processor time
+  Record record;              // one of them
+};
+
+Result<Filled> fill(const std::string& state, size_t runs) {
   CG_TRY(agentd::LogStore store, agentd::LogStore::open(state));
   Runs maker;
-  size_t bytes = 0;
+  Filled out;
   for (size_t run = 0; run < runs; ++run) {
     const std::string name = run_name(run);
     CG_TRY(agentd::SegmentFile segment, store.create_segment(name));
@@ -113,11 +130,27 @@ Result<size_t> fill(const std::string& state, size_t runs) {
       CG_CHECK(agentd::append_record(segment.append.get(), record));
       std::vector<uint8_t> encoded;
       kernel::encode_record(record, encoded);
-      bytes += encoded.size();
+      out.bytes += encoded.size();
+      if (record.seq == kRunRecords / 2) out.record = record;
     }
     segment.append.reset();
-    CG_CHECK(store.finish(segment.tail));
+    Status sealed = ok();
+    out.seal_seconds += cpu_seconds_of([&] { sealed = store.finish(segment.tail); });
+    CG_CHECK(sealed);
   }
+  return out;
+}
+
+// What the log's files take on the disk, with their directories.
+Result<size_t> disk_bytes(const std::string& directory) {
+  size_t bytes = 0;
+  std::error_code error;
+  for (auto at = std::filesystem::recursive_directory_iterator(directory, error); !error && at != std::filesystem::recursive_directory_iterator();
+       at.increment(error)) {
+    struct stat s {};
+    if (::lstat(at->path().c_str(), &s) == 0) bytes += static_cast<size_t>(s.st_blocks) * 512;
+  }
+  if (error) return fail("look at " + directory + ": " + error.message());
   return bytes;
 }
 
@@ -175,20 +208,35 @@ std::vector<std::string> some_ids(size_t runs, size_t count) {
   return ids;
 }
 
+void add_kept(const Filled& filled, size_t on_disk, double hashing, size_t records, std::vector<KernelFigure>& out) {
+  KernelFigure seal = once("seal", "sealed by the authority, processor time; ratio to the hashing", filled.seal_seconds, records);
+  seal.ratio = filled.seal_seconds / hashing;
+  seal.min_per_second = kSealPerSecond;
+  out.push_back(seal);
+  KernelFigure disk;
+  disk.name = "disk";
+  disk.what = "ratio: what the sealed log takes on the disk to the bytes of its records";
+  disk.ratio = static_cast<double>(on_disk) / static_cast<double>(filled.bytes);
+  disk.max_ratio = kDiskRatio;
+  out.push_back(disk);
+}
+
 Result<std::vector<KernelFigure>> measure_log(const std::string& state, size_t runs, size_t questions) {
   std::vector<KernelFigure> out;
   const size_t records = runs * kRunRecords;
-  size_t bytes = 0;
-  Result<size_t> filled = fail("not filled");
+  Result<Filled> filled = fail("not filled");
   const double filling = seconds_of([&] { filled = fill(state, runs); });
   if (!filled) return filled.error();
-  bytes = *filled;
+  const size_t bytes = filled->bytes;
+  CG_TRY(out, writing_figures(state + "-written", filled->record, runs < 100));
   out.push_back(once("fill", "records appended and sealed, " + std::to_string(bytes / records) + " bytes each on average", filling, records));
   const std::vector<uint8_t> mean(bytes / records);
   const double hashing = cpu_seconds_of([&] {
     for (size_t i = 0; i < records; ++i) (void)kernel::leaf_hash(mean.data(), mean.size());
   });
   out.push_back(once("floor-hash", "as many records of the mean size hashed, processor time", hashing, records));
+  CG_TRY(const size_t on_disk, disk_bytes(state + "/log"));
+  add_kept(*filled, on_disk, hashing, records, out);
   Result<agentd::VerifyReport> report = fail("not verified");
   KernelFigure verify = once("verify", "audit verify, processor time; ratio to the hashing", cpu_seconds_of([&] { report = agentd::verify_log(state); }), records);
   if (!report || !report->good) return fail("the benchmark's own log does not verify");

@@ -1,5 +1,6 @@
-// Log figures: what reading the log costs with a million records of 250 runs: verifying it, making the index, asking why and
-// what was influenced. Beside each its floor in the same run: hashing the same bytes, or reading one record with its proof.
+// Log figures: what the log costs with a million records of 250 runs: sealing, disk space, verifying it, making the index, asking
+// why and what was influenced; and what a record costs who waits for it (log_writing.h). Beside each its floor in the same run:
+// hashing the same bytes, writing them, or reading one record with its proof.
 #pragma once
 
 #include <string>

@@ -28,7 +28,7 @@ const char* const kUsage =
     "the least that a notifier can do (floor, reference), and under the certgate beside this binary.\n"
     "All variants of a case are interleaved in every round; figures are medians over the rounds.\n"
     "kernel: what a decision with its record costs in the policy kernel alone, with 100 rules and\n"
-    "with 10,000, in one thread. log: verifying, indexing and asking a log of a million records.\n\n"
+    "with 10,000, in one thread. log: writing, sealing, verifying, indexing and asking a log of a million records.\n\n"
     "  --rounds N     rounds of each case (default 5)\n"
     "  --quick        small counts, for a smoke test; the figures are rough\n"
     "  --only NAME    just this case: open, exec, connect, connect-own, start, fairness,\n"

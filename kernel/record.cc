@@ -219,6 +219,7 @@ constexpr KindRow kKinds[] = {
     {RecordKind::kErased, "erased"},
     {RecordKind::kPruned, "pruned"},
     {RecordKind::kAuditRead, "audit-read"},
+    {RecordKind::kExit, "exit"},
 };
 
 }  // namespace

@@ -94,6 +94,7 @@ enum class RecordKind : uint8_t {
   kErased = 17,    // the blob `argument` of the record `object` was erased
   kPruned = 18,    // count: index of the first record that is kept
   kAuditRead = 14,  // somebody read the log: object = who
+  kExit = 19,       // the process of pid, started, exec ended; count = 1 + its wait status, if known
 };
 const char* record_kind_text(RecordKind kind);  // "start", "certificate", …
 

@@ -13,6 +13,7 @@
 #include "sandbox/remote.h"
 #include "sandbox/trace.h"
 #include "supervisor/exec_proof.h"
+#include "supervisor/exit_watch.h"
 #include "supervisor/image.h"
 #include "supervisor/inherited.h"
 
@@ -304,7 +305,8 @@ void ExecCalls::perform(const TrappedCall& call, Judged judged, PinnedExec& pin)
     return;
   }
   started_ = true;
-  trap_.session.image_started(stop.pid, judged.seq);
+  const uint64_t started = trap_.session.image_started(stop.pid, judged.seq);
+  if (trap_.exits != nullptr) trap_.exits->watch(stop.pid, started, judged.seq);
   trap_.session.outcome(judged.seq, name, stop.pid, 0, "exec-proved");
   sandbox::detach(stop.pid);
 }

@@ -339,7 +339,8 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
     trap_.listener.refuse(call.id, error);
     return Attempt::kDone;
   }
-  const CallInfo info{call.tid, row_of(call.nr)->name, pin->asked, Waits::kYes};
+  CallInfo info{call.tid, row_of(call.nr)->name, pin->asked, Waits::kYes};
+  info.durable_later = true;
   if (is_process_memory(pin->path)) {
     const kernel::Verb verb = pin->write ? kernel::Verb::kWrite : kernel::Verb::kRead;
     trap_.listener.refuse(call.id,
@@ -357,22 +358,38 @@ OpenCalls::Attempt OpenCalls::try_once(const TrappedCall& call) {
     trap_.decline(call, judged);
     return Attempt::kDone;
   }
+  const bool strict = judged.certificate->durability() == kernel::Durability::kStrict;
   // The mutant's delay must not hold up the changes that it waits for.
-  const bool waits = pin->facts.kind == kernel::FileKind::kFifo ||
-                     pin->facts.kind == kernel::FileKind::kPipe || mutant(Mutant::kPinnedOpen);
-  if (!waits || pin->create() || (pin->flags & O_NONBLOCK)) {
-    return perform(call, std::move(judged), *pin, judged_call.object);
-  }
-  pin->waits = true;
+  const bool pipe = pin->facts.kind == kernel::FileKind::kFifo ||
+                    pin->facts.kind == kernel::FileKind::kPipe || mutant(Mutant::kPinnedOpen);
+  const bool waits = pipe && !pin->create() && (pin->flags & O_NONBLOCK) == 0;
+  if (!waits && !strict) return perform(call, std::move(judged), *pin, judged_call.object);
+  pin->waits = waits;
+  return perform_apart(call, std::move(judged), pin, judged_call.object);
+}
+
+// On a thread that may wait: for a FIFO's other end, or for the disk, where one fdatasync is for
+// all who wait.
+OpenCalls::Attempt OpenCalls::perform_apart(const TrappedCall& call, Judged judged,
+                                            const std::shared_ptr<PinnedOpen>& pin,
+                                            const kernel::Label& label) {
+  const bool strict = judged.certificate->durability() == kernel::Durability::kStrict;
   const auto shared = std::make_shared<Judged>(std::move(judged));
-  const bool taken = pool_.try_run(call, [this, call, shared, pin, label = judged_call.object] {
-    (void)perform(call, std::move(*shared), *pin,
-                  label);  // an existing object: nothing to race for
+  const auto go_on = [this, call, shared, pin, label, strict] {
+    if (!strict || trap_.session.make_durable())
+      return perform(call, std::move(*shared), *pin, label);
+    trap_.listener.refuse(call.id, EIO);
+    return Attempt::kDone;
+  };
+  const bool taken = pool_.try_run(call, [this, call, pin, go_on] {
+    pin->waits = true;
+    // The hints of this object are the notify thread's: who must begin again does so with others.
+    if (go_on() == Attempt::kRaced) OpenCalls(trap_, pool_, bindings_, digests_).handle(call);
   });
-  if (!taken) {
-    trap_.session.outcome(shared->seq, row_of(call.nr)->name, call.tid, EAGAIN, "emulated");
-    trap_.listener.refuse(call.id, EAGAIN);
-  }
+  if (taken) return Attempt::kDone;
+  if (!pin->waits) return go_on();  // the disk answers in the end, a FIFO perhaps not
+  trap_.session.outcome(shared->seq, row_of(call.nr)->name, call.tid, EAGAIN, "emulated");
+  trap_.listener.refuse(call.id, EAGAIN);
   return Attempt::kDone;
 }
 

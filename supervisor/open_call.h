@@ -2,9 +2,11 @@
 //
 //   decode   copies path and flags once, pins the object (or the parent directory of a new file)
 //   perform  opens what is pinned, checks that it is what was certified, labels it, injects it
-// Runs on the notify thread; only an open that may wait (a FIFO) moves to the blocking pool.
+// Runs on the notify thread; an open that may wait (a FIFO, a strict one) moves to the blocking
+// pool.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <unordered_set>
 
@@ -54,6 +56,8 @@ class OpenCalls {
   Attempt try_once(const sandbox::TrappedCall& call);
   Attempt perform(const sandbox::TrappedCall& call, Judged judged, PinnedOpen& pin,
                   const kernel::Label& label);
+  Attempt perform_apart(const sandbox::TrappedCall& call, Judged judged,
+                        const std::shared_ptr<PinnedOpen>& pin, const kernel::Label& label);
   int check_binding(const sandbox::TrappedCall& call, const PinnedOpen& pin, int fd);
   int open_pinned(const kernel::Certificate& certificate, PinnedOpen& pin,
                   sandbox::UniqueFd& out) const;

@@ -5,18 +5,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <charconv>
-#include <string>
-#include <string_view>
-
 #include "sandbox/remote.h"
+#include "supervisor/process_stat.h"
 
 namespace certgate::supervisor {
 namespace {
 
-// The numbers of /proc/<pid>/stat, as proc(5) counts them.
-enum Field : int { kParent = 4, kStarted = 22, kStack = 28, kArguments = 48 };
 constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD (Linux 6.9)
 
 bool still_there(int pidfd) {
@@ -27,32 +21,12 @@ bool still_there(int pidfd) {
 }  // namespace
 
 bool ProcessTable::read(int pid, Facts& facts) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
-  const sandbox::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return false;
-  char text[1024];
-  const ssize_t n = ::read(fd.get(), text, sizeof text);
-  if (n <= 0) return false;
-  std::string_view rest(text, static_cast<size_t>(n));
-  const size_t name_end =
-      rest.rfind(')');  // the name before it is the agent's, and may hold anything
-  if (name_end == std::string_view::npos) return false;
-  rest.remove_prefix(name_end + 1);
-  for (int field = 3; !rest.empty(); ++field) {
-    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
-    const std::string_view word = rest.substr(0, rest.find(' '));
-    uint64_t value = 0;
-    std::from_chars(word.data(), word.data() + word.size(), value);
-    if (field == kParent) facts.parent = value;
-    if (field == kStarted) facts.started = value;
-    if (field == kStack) facts.image.first = value;
-    if (field == kArguments) {
-      facts.image.second = value;
-      return true;
-    }
-    rest.remove_prefix(word.size());
-  }
-  return false;
+  const auto stat = process_stat(pid);
+  if (!stat) return false;
+  facts.parent = stat->field[kStatParent];
+  facts.started = stat->field[kStatStarted];
+  facts.image = {stat->field[kStatStack], stat->field[kStatArguments]};
+  return true;
 }
 
 ProcessTable::Thread ProcessTable::look(int tid) const {
@@ -101,12 +75,13 @@ void ProcessTable::fill(kernel::Record& record, int64_t now_ns) {
   record.parent = found->second.parent;
 }
 
-void ProcessTable::image_started(int pid, uint64_t seq) {
+uint64_t ProcessTable::image_started(int pid, uint64_t seq) {
   Facts facts;
-  if (!read(pid, facts) || facts.image.first == 0) return;
+  if (!read(pid, facts) || facts.image.first == 0) return facts.started;
   if (images_.size() >= kMaxImages) images_.clear();  // later calls of those have no exec
   images_[facts.image] = seq;
   threads_.erase(pid);  // its next call finds the new image
+  return facts.started;
 }
 
 }  // namespace certgate::supervisor

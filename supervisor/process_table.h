@@ -32,7 +32,7 @@ class ProcessTable {
  public:
   // Calls must be ordered by the caller's lock. `now`: CLOCK_BOOTTIME.
   void fill(kernel::Record& record, int64_t now_ns);
-  void image_started(int pid, uint64_t seq);
+  uint64_t image_started(int pid, uint64_t seq);  // its start time, 0 when it cannot be read
 
  private:
   using Image = std::pair<uint64_t, uint64_t>;  // start of stack, of arguments

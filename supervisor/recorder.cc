@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
-#include "supervisor/frame.h"
 #include "kernel/mutant.h"
+#include "supervisor/frame.h"
 
 namespace certgate::supervisor {
 namespace {
@@ -29,6 +29,7 @@ uint64_t size_of(int fd) {
 
 constexpr uint64_t kBytesOfARecord = 256;
 constexpr timespec kLookAgain{0, 100'000'000};
+constexpr std::chrono::nanoseconds kLongestGathering{2'000'000};
 
 }  // namespace
 
@@ -50,14 +51,70 @@ void Recorder::keep_out(sandbox::UniqueFd blobs, Redaction redaction) {
 
 Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability durability,
                                   const std::vector<std::string>* env) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (blobs_ && !closed_ && !failed_) {
-    if (const Status hidden = hide(record, env, durability); !hidden) {
+    if (const Status hidden = hide(record, env); !hidden) {
       failed_ = true;
       return hidden.error();
     }
   }
-  return append_locked(record, durability);
+  CG_TRY(const uint64_t seq, append_locked(record, kernel::Durability::kOrdered));
+  lock.unlock();
+  if (durability == kernel::Durability::kStrict) CG_CHECK(make_durable());
+  return seq;
+}
+
+Status Recorder::sync_files(bool blobs) {
+  if (blobs) CG_CHECK(blobs_->sync());
+  if (::fdatasync(segment_.get()) != 0) return fail_errno("fdatasync of the log segment", errno);
+  return ok();
+}
+
+// Those whom the last sync let go mostly come again at once: they are waited for, but no longer
+// than two syncs take.
+Status Recorder::sync_for_all(std::unique_lock<std::mutex>& lock) {
+  syncing_ = true;
+  const auto until = std::chrono::steady_clock::now() + std::min(2 * sync_took_, kLongestGathering);
+  came_.wait_until(lock, until, [this] { return waiting_ >= batch_ || failed_; });
+  batch_ = std::exchange(waiting_, 0);
+  const uint64_t covered = size_, blobs = blobs_ ? blobs_->size() : 0;
+  const bool new_blobs = blobs > durable_blobs_;
+  lock.unlock();
+  const auto start = std::chrono::steady_clock::now();
+  const Status done = sync_files(new_blobs);
+  lock.lock();
+  sync_took_ = std::chrono::steady_clock::now() - start;
+  syncing_ = false;
+  if (done) {
+    durable_ = covered;
+    durable_blobs_ = blobs;
+  } else {
+    failed_ = true;
+  }
+  ++syncs_;
+  syncs_.notify_all();
+  return done;
+}
+
+// Who comes while another syncs waits for the next one, which is then for all of them. A record of
+// somebody else that reaches the disk before its blobs do has no effect yet.
+Status Recorder::make_durable() {
+  std::unique_lock lock(mutex_);
+  const uint64_t wanted = size_;
+  if (durable_ < wanted && ++waiting_ >= batch_) came_.notify_one();
+  while (durable_ < wanted) {
+    if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
+    if (!syncing_) {
+      CG_CHECK(sync_for_all(lock));
+      continue;
+    }
+    const uint32_t seen = syncs_;
+    lock.unlock();
+    syncs_.wait(seen);
+    if (durable_ >= wanted) return ok();
+    lock.lock();
+  }
+  return ok();
 }
 
 Result<uint64_t> Recorder::append_locked(kernel::Record& record, kernel::Durability durability) {
@@ -67,8 +124,7 @@ Result<uint64_t> Recorder::append_locked(kernel::Record& record, kernel::Durabil
 }
 
 // The blobs first: a record that can be read has its blobs.
-Status Recorder::hide(kernel::Record& record, const std::vector<std::string>* env,
-                      kernel::Durability durability) {
+Status Recorder::hide(kernel::Record& record, const std::vector<std::string>* env) {
   const uint64_t before = blobs_->size();
   for (const Hidden& hidden : redaction_.hide(record, env)) {
     CG_TRY(const std::vector<std::string> entries, blobs_->add(hidden.name, hidden.value));
@@ -79,7 +135,7 @@ Status Recorder::hide(kernel::Record& record, const std::vector<std::string>* en
   const int64_t now = now_ns(CLOCK_BOOTTIME);
   for (uint64_t n = (blobs_->size() - before) / kBytesOfARecord; n > 0 && rate_ != nullptr; --n)
     rate_->count(now);
-  return durability == kernel::Durability::kStrict ? blobs_->sync() : ok();
+  return ok();
 }
 
 // The halt record and the one that ends it are in the log before anything that follows from them.
@@ -125,12 +181,13 @@ Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durabili
   if (closed_) return fail("the run has ended: no record, no effect", ESHUTDOWN);
   if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
   record.run = run_;
-  record.token = token_;
+  const bool over = record.kind == kernel::RecordKind::kExit;  // nothing is left to look at
+  if (!over) record.token = token_;
   record.seq = next_seq_;
   std::replace(record.lineage.begin(), record.lineage.end(), kernel::kThisRecord, next_seq_);
   record.wall_ns = now_ns(CLOCK_REALTIME);
   record.boot_ns = now_ns(CLOCK_BOOTTIME);
-  processes_.fill(record, record.boot_ns);
+  if (!over) processes_.fill(record, record.boot_ns);
   encoded_.clear();
   if (!mutant(Mutant::kRecordFirst) || frame_.size() > kLateBytes) frame_.clear();
   kernel::encode_record(record, encoded_);
@@ -157,9 +214,9 @@ Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durabili
   return next_seq_++;
 }
 
-void Recorder::image_started(int pid, uint64_t seq) {
+uint64_t Recorder::image_started(int pid, uint64_t seq) {
   const std::lock_guard lock(mutex_);
-  processes_.image_started(pid, seq);
+  return processes_.image_started(pid, seq);
 }
 
 bool Recorder::closed() {

@@ -3,8 +3,9 @@
 //   CG_TRY(uint64_t seq, recorder.append(std::move(record), Durability::kOrdered));
 //
 // `ordered`: when append returns, the bytes are in the page cache of an O_APPEND file and survive
-// the death of every process of ours. `strict`: fdatasync has returned too. After any error the
-// recorder stays failed: no record, no effect.
+// the death of every process of ours. `strict`: fdatasync has returned too; one fdatasync is for
+// all who wait for one, and nobody waits with the lock in his hand. After any error the recorder
+// stays failed: no record, no effect.
 //
 // A disk that fills up is no error: before it is full (log_room.h) a halt record says so, whatever
 // takes the agent's calls waits in wait_for_room(), and a second halt record says when there was
@@ -12,6 +13,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -45,12 +48,16 @@ class Recorder {
   Result<uint64_t> append(kernel::Record record, kernel::Durability durability,
                           const std::vector<std::string>* env = nullptr);
 
+  // Returns when everything that was appended before this call is on the disk, blobs first.
+  Status make_durable();
+
   // Writes the stop record (count = the last seq before it), durably; every later append fails.
   Status close(kernel::Record stop);
 
   bool closed();
   // At the exec proof, before its outcome is recorded: the process now runs the image of `seq`.
-  void image_started(int pid, uint64_t seq);
+  // When the process was started (ProcessTable).
+  uint64_t image_started(int pid, uint64_t seq);
   // Called at each change, by whichever thread finds it, under the recorder's lock.
   void on_full(std::function<void(LogRoom::Change)> handler) { on_full_ = std::move(handler); }
   // Before a call is taken: returns at once, or when there is room again or the run has ended.
@@ -65,8 +72,9 @@ class Recorder {
  private:
   Result<uint64_t> append_locked(kernel::Record& record, kernel::Durability durability);
   Result<uint64_t> write_locked(kernel::Record& record, kernel::Durability durability);
-  Status hide(kernel::Record& record, const std::vector<std::string>* env,
-              kernel::Durability durability);
+  Status hide(kernel::Record& record, const std::vector<std::string>* env);
+  Status sync_files(bool blobs);
+  Status sync_for_all(std::unique_lock<std::mutex>& lock);
   Status keep_room();
 
   const std::string run_;
@@ -76,6 +84,13 @@ class Recorder {
   std::mutex mutex_;  // guards the fields below and the order of frames
   uint64_t next_seq_;
   uint64_t size_;  // of the segment
+  std::atomic<uint64_t> durable_{0};  // of the size, what is known to be on the disk
+  uint64_t durable_blobs_ = 0;        // the same of the blobs
+  bool syncing_ = false;              // by one of those who wait
+  std::atomic<uint32_t> syncs_{0};    // that have ended: what the others wait for
+  size_t waiting_ = 0, batch_ = 0;    // callers for the next sync, and whom the last one was for
+  std::chrono::nanoseconds sync_took_{0};
+  std::condition_variable came_;
   LogRoom room_;
   std::optional<BlobFile> blobs_;
   Redaction redaction_;

@@ -178,7 +178,7 @@ Judged Session::certify(const CallInfo& info, const kernel::Call& call, const Ho
   std::optional<kernel::Record> shown;
   if (observed != nullptr) shown = record;
   const auto seq =
-      recorder_.append(std::move(record), certificate.durability(), environment_of(call));
+      recorder_.append(std::move(record), kernel::Durability::kOrdered, environment_of(call));
   if (!seq) {
     fatal(seq.error().what);
     return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};

@@ -61,6 +61,9 @@ struct CallInfo {
   std::string asked;  // as the agent wrote it
   Waits waits = Waits::kNo;
   std::string permit{};
+  // The caller sees to it itself that a strict certificate is on the disk before its effect
+  // (Session::make_durable), on a thread that may wait.
+  bool durable_later = false;
 };
 
 // What will outlive the call, if anything.
@@ -117,6 +120,8 @@ class Session {
 
   Judged judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark = {});
+  // What was judged so far is on the disk; else the agent is ended and this is false.
+  bool make_durable();
   // For a call of several parts, before any of them is judged: when this one needs an operator's
   // approval, what judge() would say.
   std::optional<Judged> ask_first(const CallInfo& info, const kernel::Call& call);
@@ -178,7 +183,7 @@ class Session {
   void on_reload(std::function<void(const kernel::Policy&)> handler);
 
   kernel::Label label() const;
-  void image_started(int pid, uint64_t seq) { recorder_.image_started(pid, seq); }
+  uint64_t image_started(int pid, uint64_t seq) { return recorder_.image_started(pid, seq); }
   void wait_for_room() { recorder_.wait_for_room(); }  // see Recorder
   bool crowded() const { return recorder_.crowded(); }  // see Recorder
   size_t refusals() const;                              // printed so far
@@ -214,6 +219,8 @@ class Session {
   using Lock = std::unique_lock<std::mutex>;
 
   Lock enter() const;
+  Judged judge_ordered(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                       const Mark& mark);
   Judged judge(Lock& lock, const CallInfo& info, const kernel::Call& call, const Hold& hold,
                const Mark& mark);
   void prune_dead_files();

@@ -24,6 +24,7 @@
 #include "supervisor/connect_call.h"
 #include "supervisor/datagrams.h"
 #include "supervisor/exec_call.h"
+#include "supervisor/exit_watch.h"
 #include "supervisor/home_archive.h"
 #include "supervisor/limit_watch.h"
 #include "supervisor/open_call.h"
@@ -396,6 +397,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   Approvals approvals(listener, session, std::move(grant.line), hosting.approve_options);
   session.ask_through(&approvals);
   const PathWalk walk(box.root.get());
+  ExitWatch exits(io, recorder, [&session](const std::string& what) { session.fatal(what); });
   Trap trap{listener,
             session,
             walk,
@@ -404,7 +406,8 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
             ::geteuid(),
             ::getegid(),
             std::move(agent_terminal),
-            &approvals};
+            &approvals,
+            &exits};
   ScriptBindings bindings;
   ContentDigests digests(::geteuid());
   NameTable names(hosting.policy);
@@ -440,6 +443,7 @@ Result<int> supervise(Hosting hosting, sandbox::UniqueFd channel_fd) {
   CG_CHECK(sandbox::release(box));
   const LimitTimer each_second(io, limits, recorder, rate, session);
   CG_TRY(const int status, run_until_end(io, box, pump.get(), hosting.timeout_ns, limits));
+  exits.finish();  // those that ended with the sandbox
   readers.close();
   CG_CHECK(record_throttle(recorder, rate.take_episode(RecordRate::Episode::kAny)));
   leave_home(hosting, home.get(), session.label());

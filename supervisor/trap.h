@@ -13,6 +13,8 @@
 
 namespace certgate::supervisor {
 
+class ExitWatch;
+
 // File systems that are born and die with the sandbox: what is there was put there by this agent,
 // so its label can be no higher than the agent's own, and no label needs storing.
 struct PrivatePlaces {
@@ -43,6 +45,7 @@ struct Trap {
   gid_t gid = 0;
   AgentTerminal terminal;
   Approvals* approvals = nullptr;
+  ExitWatch* exits = nullptr;
 
   // What was not certified: refused, or left to wait for an operator.
   void decline(const sandbox::TrappedCall& call, const Judged& judged) const;

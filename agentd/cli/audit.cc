@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "agentd/cli/audit_verbs.h"
+#include "agentd/cli/completion.h"
 
 namespace certgate::agentd::cli {
 namespace {
@@ -37,7 +38,7 @@ constexpr AuditVerb kVerbs[] = {
     {"reindex", audit_reindex, 0, 0, "",
      "reindex                     makes the index anew from the log"},
     {"verify", audit_verify, 0, 0, "key= checkpoint= witness=",
-     "verify [--key KEY] [--checkpoint FILE [--witness KEY]…]\n"
+     "verify [--key KEY] [--checkpoint FILE] [--witness KEY]…\n"
      "                              unaltered? complete? witnessed?"},
     {"recheck", audit_recheck, 0, 1, "key=",
      "recheck ID|--all [--key KEY]\n"
@@ -74,9 +75,10 @@ void print_usage(std::ostream& out) {
   }
   for (const Keeper& keeper : kKeepers) out << "       certgate audit " << keeper.usage << '\n';
   out << "every verb: [--json] [--state DIR] [--no-pager] [--wide] [--all]\n"
-         "FILTER: --agent RUN --call NAME --verb exec|read|write|connect --verdict allowed|refused "
-         "--kind K\n"
-         "        --rule R --reason CODE --origin O --object PATH|GLOB --pid N --since TIME "
+         "FILTER: --agent RUN --call NAME --verb exec|read|write|connect --verdict "
+         "allowed|observed|refused\n"
+         "        --kind K --rule R --reason CODE --origin O --object PATH|GLOB --pid N --since "
+         "TIME "
          "--until TIME\n"
          "        --limit N --last N --where EXPRESSION, as in\n"
          "        --where 'verdict=refused and object~\"/etc/*\" and (origin=web:* or errno>0)'\n"
@@ -90,6 +92,20 @@ void print_usage(std::ostream& out) {
 }
 
 }  // namespace
+
+std::vector<std::string> audit_names() {
+  std::vector<std::string> names;
+  for (const AuditVerb& verb : kVerbs) names.push_back(verb.name);
+  for (const Keeper& keeper : kKeepers) names.push_back(keeper.name);
+  return names;
+}
+
+std::vector<std::string> audit_options(const std::string& name) {
+  for (const AuditVerb& verb : kVerbs) {
+    if (name == verb.name) return option_names(verb.options);
+  }
+  return {};
+}
 
 int audit_main(const Args& args) {
   if (!args.empty() && (args[0] == "--help" || args[0] == "-h" || args[0] == "help")) {

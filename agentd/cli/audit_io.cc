@@ -14,6 +14,7 @@
 #include <iostream>
 
 #include "agentd/admin_record.h"
+#include "agentd/cli/completion.h"
 #include "agentd/log_store.h"
 
 namespace certgate::agentd::cli {
@@ -122,6 +123,23 @@ Result<Options> parse_audit(const AuditVerb& verb, const Args& args) {
   return options;
 }
 
+std::vector<std::string> option_names(const char* list) {
+  std::vector<std::string> names;
+  std::istringstream words(std::string(kCommon) + ' ' + list);
+  for (std::string word; words >> word;) {
+    if (word == "@filters") {
+      std::istringstream filters_of(kFilters);
+      for (std::string one; filters_of >> one;) names.push_back("--" + one);
+    } else {
+      names.push_back("--" + word);
+    }
+  }
+  for (std::string& name : names) {
+    if (name.ends_with('=')) name.pop_back();
+  }
+  return names;
+}
+
 int trouble(const Error& error) {
   std::cout.flush();
   std::cerr << "certgate audit: " << escape(error.what) << '\n';
@@ -170,7 +188,7 @@ Result<Index> open_index(const Options& options, Reading reading) {
   return index;
 }
 
-Result<Condition> filters(const Options& options, Index& index) {
+Result<Condition> filters(const Options& options, Index& index, Exits exits) {
   Condition all;
   const int64_t now = now_ns();
   for (const char* field :
@@ -205,6 +223,8 @@ Result<Condition> filters(const Options& options, Index& index) {
       all.add(one);
     }
   }
+  if (exits == Exits::kHidden && !options.has("all") && !options.has("kind") && !all.by_kind)
+    all.add({"r.kind <> 19", {}});
   if (!options.has("all")) {
     all.add({"r.run NOT IN (SELECT id FROM run WHERE reading)", {}});
     // Its refusals only: the stop of a run that it did not let start says why.

@@ -60,8 +60,10 @@ Result<Index> open_index(const Options& options, Reading reading = Reading::kRec
 void record_reading(const Options& options);
 
 // --agent, --call, … --where as one condition over "record r"; hides the self-test's refusals and
-// the runs that are readings, unless --all.
-Result<Condition> filters(const Options& options, Index& index);
+// the runs that are readings, unless --all. kHidden: exits of processes too, unless a kind is
+// asked.
+enum class Exits : uint8_t { kShown, kHidden };
+Result<Condition> filters(const Options& options, Index& index, Exits exits = Exits::kShown);
 
 class Screen {
  public:

@@ -60,8 +60,9 @@ Result<Shown> evidence(Index& index, const Row& row) {
 
 std::string coloured(const Screen& screen, const Record& record, const std::string& line) {
   if (record.kind == RecordKind::kRefusal) return screen.colour(31, line);
-  if (record.kind == RecordKind::kGap) return screen.colour(33, line);
-  return record.kind == RecordKind::kOutcome ? screen.colour(2, line) : line;
+  if (record.kind == RecordKind::kGap || is_observed(record)) return screen.colour(33, line);
+  const bool faint = record.kind == RecordKind::kOutcome || record.kind == RecordKind::kExit;
+  return faint ? screen.colour(2, line) : line;
 }
 
 struct Listing {
@@ -72,7 +73,7 @@ struct Listing {
 
 Result<int64_t> print_rows(Index& index, const Options& options, const Listing& listing,
                            Screen& screen) {
-  CG_TRY(Condition where, filters(options, index));
+  CG_TRY(Condition where, filters(options, index, Exits::kHidden));
   // Positions of records that are not sealed yet still change: who follows sees them a second
   // later.
   if (options.has("follow")) where.add({"r.pos < ?", {static_cast<int64_t>(index.sealed())}});
@@ -180,7 +181,8 @@ namespace {
 constexpr const char* kRuns =
     "SELECT run.name, run.first, run.stop, count(r.pos), sum(r.kind = 2), sum(r.kind = 3 AND "
     "(r.grade IS NULL OR "
-    "r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test'))), run.id FROM run JOIN record "
+    "r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test'))), run.id, coalesce(sum(r.kind "
+    "= 2 AND r.grade IN (SELECT id FROM text WHERE value = 'observed')), 0) FROM run JOIN record "
     "r ON r.run = "
     "run.id WHERE (NOT run.reading OR ?1) GROUP BY run.id ORDER BY run.first";
 
@@ -188,7 +190,7 @@ struct RunLine {
   Record first;
   std::optional<Record> stop;
   std::string label;
-  int64_t records = 0, allowed = 0, refused = 0;
+  int64_t records = 0, allowed = 0, refused = 0, observed = 0;
 };
 
 Result<std::string> last_label(Index& index, int64_t run, const Record& first) {
@@ -215,6 +217,7 @@ void print_run(const RunLine& run, const Options& options, Screen& screen) {
     line.text("command", run.first.kind == RecordKind::kStart ? run.first.object : "");
     line.number("records", static_cast<uint64_t>(run.records))
         .number("allowed", static_cast<uint64_t>(run.allowed));
+    line.number("observed", static_cast<uint64_t>(run.observed));
     line.number("refused", static_cast<uint64_t>(run.refused)).text("label", run.label);
     screen.out() << line.text("end", end_text(run)).str() << '\n';
     return;
@@ -222,6 +225,9 @@ void print_run(const RunLine& run, const Options& options, Screen& screen) {
   const std::string refused = std::to_string(run.refused) + " refused";
   screen.line(rfc3339(run.first.wall_ns) + "  " + screen.colour(1, escape(run.first.run)) + "  " +
               std::to_string(run.allowed) + " allowed, " +
+              (run.observed > 0
+                   ? screen.colour(33, std::to_string(run.observed) + " observed") + ", "
+                   : "") +
               (run.refused > 0 ? screen.colour(31, refused) : refused) + ", " + end_text(run) +
               "  label " + escape(run.label) + "  " + escape(run.first.object));
 }
@@ -243,7 +249,8 @@ int audit_runs(const Options& options) {
       if (!rows.null(2)) {
         CG_TRY(run.stop, index->record(static_cast<uint64_t>(rows.number(2))));
       }
-      run.records = rows.number(3), run.allowed = rows.number(4), run.refused = rows.number(5);
+      run.records = rows.number(3), run.refused = rows.number(5), run.observed = rows.number(7);
+      run.allowed = rows.number(4) - run.observed;
       CG_TRY(run.label, last_label(*index, rows.number(6), run.first));
       print_run(run, options, screen);
     }
@@ -257,7 +264,8 @@ namespace {
 bool is_notable(const Record& r) {
   const auto verb = r.verb == 0 ? 0 : r.verb - 1;
   const bool read = verb == static_cast<int>(kernel::Verb::kRead);
-  return r.kind != RecordKind::kCertificate || !read || r.verb == 0 || !r.raised.empty();
+  return r.kind != RecordKind::kCertificate || !read || r.verb == 0 || !r.raised.empty() ||
+         is_observed(r);
 }
 
 std::string since_start(int64_t ns) {
@@ -270,6 +278,10 @@ std::string timeline_text(const Record& r, uint32_t error) {
   std::string line =
       r.kind == RecordKind::kCertificate ? "" : std::string(record_kind_text(r.kind)) + " ";
   if (r.kind == RecordKind::kRefusal) line = "REFUSED ";
+  if (is_observed(r)) line = "WOULD BE REFUSED ";
+  if (r.kind == RecordKind::kExit)
+    return "exit of pid " + std::to_string(r.pid) + " (exec " + r.run + '-' +
+           std::to_string(r.exec) + "): " + end_text(process_end(r));
   const std::string& object = r.kind == RecordKind::kToken ? r.token : r.object;
   line += escape(r.call) + (r.call.empty() ? "" : " ") + escape(object);
   for (size_t i = 1; i < r.argv.size(); ++i) line += ' ' + escape(r.argv[i]);

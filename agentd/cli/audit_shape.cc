@@ -19,7 +19,8 @@ struct Process {
   uint64_t parent = 0;           // its pid; 0: the record does not say
   std::vector<Record> programs;  // execs, in order; refused ones too
   std::vector<uint32_t> errors;  // of each
-  uint64_t reads = 0, writes = 0, connects = 0, refused = 0;
+  std::optional<Record> exit;    // the last one: pids come again
+  uint64_t reads = 0, writes = 0, connects = 0, refused = 0, observed = 0;
 };
 
 struct Tree {
@@ -39,9 +40,14 @@ Status add_row(Index& index, const Statement& row, Tree& tree, std::map<uint32_t
     tree.processes.back().parent = first.parent;
   }
   Process& process = tree.processes[at->second];
+  if (row.number(2) == static_cast<int64_t>(RecordKind::kExit)) {
+    CG_TRY(process.exit, index.record(static_cast<uint64_t>(row.number(0))));
+    return ok();
+  }
   const bool refused = row.number(2) == static_cast<int64_t>(RecordKind::kRefusal);
   const int64_t verb = row.number(3) - 1;
   if (refused) ++process.refused;
+  if (row.number(5) != 0) ++process.observed;
   if (verb == static_cast<int64_t>(kernel::Verb::kExec)) {
     CG_TRY(Record exec, index.record(static_cast<uint64_t>(row.number(0))));
     process.programs.push_back(std::move(exec));
@@ -69,8 +75,9 @@ Result<Tree> tree_of(Index& index, const std::string& name) {
   CG_TRY(
       Statement rows,
       index.db().prepare(
-          "SELECT r.pos, r.pid, r.kind, r.verb, (SELECT o.error FROM record o WHERE o.of = r.pos) "
-          "FROM record r WHERE r.run = ?1 AND r.kind IN (2, 3) AND r.pid IS NOT NULL AND (r.grade "
+          "SELECT r.pos, r.pid, r.kind, r.verb, (SELECT o.error FROM record o WHERE o.of = r.pos), "
+          "coalesce(r.grade IN (SELECT id FROM text WHERE value = 'observed'), 0) FROM record r "
+          "WHERE r.run = ?1 AND r.kind IN (2, 3, 19) AND r.pid IS NOT NULL AND (r.grade "
           "IS NULL OR r.grade NOT IN (SELECT id FROM text WHERE value = 'self-test')) ORDER BY "
           "r.seq"));
   CG_CHECK(rows.bind(1, run));
@@ -134,23 +141,28 @@ void print_tree(const Tree& tree, Screen& screen) {
     for (const auto& [count, what] : {std::pair{process.reads, " reads"},
                                       {process.writes, " writes"},
                                       {process.connects, " connects"},
+                                      {process.observed, " observed"},
                                       {process.refused, " refused"}}) {
       if (count > 0) did += (did.empty() ? "" : ", ") + std::to_string(count) + what;
     }
-    screen.line(indent + "├─ pid " + std::to_string(process.pid) + (did.empty() ? "" : ": " + did));
+    std::string end;
+    if (process.exit) end = "; ended, " + agentd::end_text(process_end(*process.exit));
+    screen.line(indent + "├─ pid " + std::to_string(process.pid) + (did.empty() ? "" : ": " + did) +
+                end);
     for (size_t i = 0; i < process.programs.size(); ++i) {
       const Record& exec = process.programs[i];
       std::string line = indent + "│  exec " + escape(exec.id()) + "  " + command_text(exec);
       const bool refused = exec.kind == RecordKind::kRefusal;
       if (refused) line += "  REFUSED " + escape(exec.reason);
+      if (is_observed(exec)) line += "  WOULD BE REFUSED " + escape(exec.reason);
       if (process.errors[i] != 0) line += "  errno " + std::to_string(process.errors[i]);
       screen.line(refused ? screen.colour(31, line) : line);
     }
   }
-  screen.line(screen.colour(
-      2,
-      "processes stand below their parents, in the order of their first call; forks and the exits "
-      "of single processes are not calls and have no record"));
+  screen.line(screen.colour(2,
+                            "processes stand below their parents, in the order of their first "
+                            "call; forks have no record, "
+                            "nor has the exit of a process that never made an exec"));
 }
 
 void print_tree_json(const Tree& tree, Screen& screen) {
@@ -166,14 +178,17 @@ void print_tree_json(const Tree& tree, Screen& screen) {
     one.objects("programs", programs).number("reads", process.reads);
     one.number("writes", process.writes)
         .number("connects", process.connects)
+        .number("observed", process.observed)
         .number("refused", process.refused);
+    if (process.exit) one.object("exit", record_json(*process.exit, 0));
     processes.push_back(one);
   }
   JsonObject object;
   object.text("agent", tree.start.run).text("command", tree.start.object).text("end", end_of(tree));
-  screen.out()
-      << object.objects("processes", processes).list("missing", {"exits of single processes"}).str()
-      << '\n';
+  screen.out() << object.objects("processes", processes)
+                      .list("missing", {"forks", "exits of processes that made no exec"})
+                      .str()
+               << '\n';
 }
 
 // What one run did and another did not: each kind of deed once, however often.
@@ -205,9 +220,11 @@ Result<std::vector<Record>> only_in(Index& index, int64_t run, int64_t other) {
 std::string deed(const Record& r) {
   const char* const verb =
       r.verb == 0 ? "" : kernel::verb_text(static_cast<kernel::Verb>(r.verb - 1));
-  return std::string(r.kind == RecordKind::kRefusal ? "refused " : "") + verb + ' ' +
-         escape(r.object) + (r.reason.empty() ? "" : "  " + escape(r.reason)) + "  (" +
-         escape(r.id()) + ')';
+  const char* const how = r.kind == RecordKind::kRefusal ? "refused "
+                          : is_observed(r)               ? "observed "
+                                                         : "";
+  return std::string(how) + verb + ' ' + escape(r.object) +
+         (r.reason.empty() ? "" : "  " + escape(r.reason)) + "  (" + escape(r.id()) + ')';
 }
 
 }  // namespace

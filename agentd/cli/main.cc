@@ -5,11 +5,14 @@
 #include <cstdio>
 #include <cstring>
 
+#include "agentd/cli/completion.h"
 #include "agentd/cli/verbs.h"
 
 namespace {
 
 using certgate::agentd::cli::Args;
+
+int complete(const Args& args);
 
 struct Verb {
   const char* name;
@@ -28,11 +31,18 @@ constexpr Verb kVerbs[] = {
     {"request", certgate::agentd::cli::request_main, "from inside: ask for a call of a tool"},
     {"doctor", certgate::agentd::cli::doctor_main,
      "try everything that run needs, and say what is missing"},
+    {"completion", complete, "completion for bash"},
 };
+
+int complete(const Args& args) {
+  std::vector<std::string> commands;
+  for (const Verb& verb : kVerbs) commands.push_back(verb.name);
+  return certgate::agentd::cli::completion_main(args, commands);
+}
 
 void print_help(std::FILE* out) {
   std::fputs("usage: certgate VERB …\n\n", out);
-  for (const Verb& verb : kVerbs) std::fprintf(out, "  %-9s %s\n", verb.name, verb.help);
+  for (const Verb& verb : kVerbs) std::fprintf(out, "  %-10s %s\n", verb.name, verb.help);
   std::fputs("\n`certgate VERB --help` says more.\n", out);
 }
 

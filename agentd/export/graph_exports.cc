@@ -30,8 +30,14 @@ class Prov : public Exporter {
       section("agent", "cg:agent/" + r.run, agent.text("prov:label", r.object));
       return;
     }
-    if (r.kind != RecordKind::kCertificate || item.error != 0 || r.verb == 0) return;
     const std::string activity = "cg:process/" + process_of(r);
+    if (r.kind == RecordKind::kExit) {
+      if (const auto known = sections_["activity"].find(activity);
+          known != sections_["activity"].end() && ended_.insert(activity).second)
+        known->second.text("prov:endTime", rfc3339(r.wall_ns));
+      return;
+    }
+    if (r.kind != RecordKind::kCertificate || item.error != 0 || r.verb == 0) return;
     const std::string entity =
         (is_verb(r, Verb::kConnect) ? "cg:host/" : "cg:file/") + name(r.object);
     section("agent", "cg:agent/" + r.run, JsonObject());
@@ -92,6 +98,7 @@ class Prov : public Exporter {
   }
   std::ostream& out_;
   std::map<std::string, std::map<std::string, JsonObject>> sections_;
+  std::set<std::string> ended_;
   bool full_ = false;
 };
 
@@ -114,9 +121,12 @@ class Dot : public Exporter {
     node(object, r.object, is_verb(r, Verb::kConnect) ? "shape=diamond" : "shape=note");
     edge("agent " + r.run, process, "", "style=dotted");
     const std::string more = refused            ? "color=red,fontcolor=red"
+                             : is_observed(r)   ? "color=orange,fontcolor=orange"
                              : r.raised.empty() ? ""
                                                 : "color=orange,penwidth=2";
-    const std::string label = refused ? "refused: " + r.reason : verb(r);
+    const std::string label = refused          ? "refused: " + r.reason
+                              : is_observed(r) ? verb(r) + ", would be refused: " + r.reason
+                                               : verb(r);
     if (is_verb(r, Verb::kRead) && !refused)
       edge(object, process, label, more);
     else

@@ -53,6 +53,9 @@ class Jsonl : public Exporter {
   std::ostream& out_;
 };
 
+// OCSF's disposition_id. An observed call was let through and noted.
+constexpr uint64_t kAllowed = 1, kBlocked = 2, kLogged = 17;
+
 struct OcsfClass {
   uint64_t category = 0, uid = 0, activity = 0;
 };
@@ -62,6 +65,7 @@ OcsfClass ocsf_class(const Record& r) {
   if (r.kind == RecordKind::kStart) return {6, 6002, 3};
   if (r.kind == RecordKind::kStop || r.kind == RecordKind::kGap) return {6, 6002, 4};
   if (is_verb(r, Verb::kExec)) return {1, 1007, 1};
+  if (r.kind == RecordKind::kExit) return {1, 1007, 2};
   if (is_verb(r, Verb::kConnect)) return {4, 4001, 1};
   if (is_verb(r, Verb::kRead)) return {1, 1001, 2};
   if (is_verb(r, Verb::kWrite)) return {1, 1001, 3};
@@ -75,18 +79,21 @@ class Ocsf : public Exporter {
     const Record& r = item.record;
     if (r.kind == RecordKind::kOutcome) return;  // it stands in the status of what it is of
     const OcsfClass c = ocsf_class(r);
-    const bool refused = r.kind == RecordKind::kRefusal;
+    const bool refused = r.kind == RecordKind::kRefusal, observed = is_observed(r);
     JsonObject event;
     event.number("category_uid", c.category)
         .number("class_uid", c.uid)
         .number("activity_id", c.activity);
     event.number("type_uid", c.uid * 100 + c.activity);
     event.number("time", static_cast<uint64_t>(r.wall_ns / kMillisecond))
-        .number("severity_id", refused ? 3 : 1);
+        .number("severity_id", refused || observed ? 3 : 1);
     event.number("status_id", refused || item.error != 0 ? 2 : 1)
         .number("action_id", refused ? 2 : 1);
-    event.number("disposition_id", refused ? 2 : 1).text("status_code", std::to_string(item.error));
-    event.text("message", refused ? r.why : "").object("metadata", metadata(item));
+    event.number("disposition_id", refused    ? kBlocked
+                                   : observed ? kLogged
+                                              : kAllowed)
+        .text("status_code", std::to_string(item.error));
+    event.text("message", refused || observed ? r.why : "").object("metadata", metadata(item));
     JsonObject process, actor, app;
     process.number("pid", r.pid);
     app.text("name", "agent").text("uid", r.run);
@@ -119,6 +126,10 @@ class Ocsf : public Exporter {
       event.object(
           "process",
           object.number("pid", r.pid).text("cmd_line", command_line(r)).object("file", file));
+    } else if (r.kind == RecordKind::kExit) {
+      event.object("process", object.number("pid", r.pid));
+      if (const ProcessEnd end = process_end(r); end.known)
+        event.number("exit_code", end.signal != 0 ? 128 + end.signal : end.status);
     } else if (is_verb(r, Verb::kConnect)) {
       const Endpoint end = endpoint_of(r.object);
       event.object("dst_endpoint", object.text("hostname", end.host).number("port", end.port));
@@ -144,7 +155,7 @@ class Otlp : public Exporter {
   }
   void add(const ExportItem& item) override {
     const Record& r = item.record;
-    const bool refused = r.kind == RecordKind::kRefusal;
+    const bool warns = r.kind == RecordKind::kRefusal || is_observed(r);
     std::vector<JsonObject> attributes;
     auto text = [&](const char* key, const std::string& value) {
       if (!value.empty()) attributes.push_back(attribute(key, value));
@@ -168,10 +179,13 @@ class Otlp : public Exporter {
       attributes.push_back(number("server.port", endpoint_of(r.object).port));
     } else if (r.verb != 0) {
       text("file.path", r.object);
+    } else if (const ProcessEnd end = process_end(r); end.known) {
+      attributes.push_back(
+          number("process.exit.code", end.signal != 0 ? 128 + end.signal : end.status));
     }
     JsonObject log, body;
-    log.text("timeUnixNano", std::to_string(r.wall_ns)).number("severityNumber", refused ? 13 : 9);
-    log.text("severityText", refused ? "WARN" : "INFO");
+    log.text("timeUnixNano", std::to_string(r.wall_ns)).number("severityNumber", warns ? 13 : 9);
+    log.text("severityText", warns ? "WARN" : "INFO");
     log.object("body", body.text("stringValue", record_text(r, item.error)))
         .objects("attributes", attributes);
     out_ << (first_ ? "\n" : ",\n") << log.str();

@@ -64,8 +64,12 @@ class Perfetto : public Exporter {
       return event(agent, kSliceEnd, r, item, "");
     const uint64_t at =
         r.pid == 0 ? agent : track("pid " + std::to_string(r.pid) + " of " + r.run, agent);
-    const std::string what = r.call.empty() ? record_kind_text(r.kind) : r.call + ' ' + r.object;
-    event(at, kInstant, r, item, (r.kind == RecordKind::kRefusal ? "refused " : "") + what);
+    std::string what = r.call.empty() ? record_kind_text(r.kind) : r.call + ' ' + r.object;
+    if (r.kind == RecordKind::kExit) what += ", " + end_text(process_end(r));
+    const char* const verdict = r.kind == RecordKind::kRefusal ? "refused "
+                                : is_observed(r)               ? "would be refused "
+                                                               : "";
+    event(at, kInstant, r, item, verdict + what);
   }
 
  private:

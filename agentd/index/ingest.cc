@@ -42,14 +42,16 @@ CREATE TABLE record(pos INTEGER PRIMARY KEY, kind INTEGER NOT NULL, run INTEGER 
 CREATE TABLE kind(id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE verb(id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE VIEW event AS SELECT r.pos AS pos, run.name || '-' || r.seq AS id, r.wall AS wall_ns, run.name AS agent,
-  kind.name AS kind, CASE r.kind WHEN 2 THEN 'allow' WHEN 3 THEN 'refuse' ELSE '' END AS verdict,
+  kind.name AS kind, CASE WHEN r.kind = 3 THEN 'refuse' WHEN r.kind <> 2 THEN ''
+  WHEN g.value = 'observed' THEN 'observe' ELSE 'allow' END AS verdict,
   r.pid AS pid, verb.name AS verb, c.value AS call, o.value AS object, u.value AS rule, e.value AS reason,
-  l.value AS origins, a.value AS raised, q.value AS culprit, r.error AS errno,
+  l.value AS origins, a.value AS raised, q.value AS culprit, g.value AS grade, r.error AS errno,
   r.of AS of, r.program AS program, r.state AS state, r.source AS source
   FROM record r JOIN run ON run.id = r.run JOIN kind ON kind.id = r.kind
   LEFT JOIN verb ON verb.id = r.verb LEFT JOIN text c ON c.id = r.call LEFT JOIN text o ON o.id = r.object
   LEFT JOIN text u ON u.id = r.rule LEFT JOIN text e ON e.id = r.reason LEFT JOIN text l ON l.id = r.label
-  LEFT JOIN text a ON a.id = r.raised LEFT JOIN text q ON q.id = r.culprit;
+  LEFT JOIN text a ON a.id = r.raised LEFT JOIN text q ON q.id = r.culprit
+  LEFT JOIN text g ON g.id = r.grade;
 )";
 
 const char* const kIndexIndices = R"(

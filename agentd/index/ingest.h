@@ -21,7 +21,7 @@
 
 namespace certgate::agentd {
 
-inline constexpr int kIndexSchema = 1;
+inline constexpr int kIndexSchema = 2;
 extern const char* const kIndexTables;   // CREATE TABLE …
 extern const char* const kIndexIndices;  // CREATE INDEX …: after a bulk load, before questions
 

@@ -2,73 +2,34 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
+#include "agentd/index/where_table.h"
 #include "kernel/policy.h"
 #include "kernel/record.h"
 
 namespace certgate::agentd {
 namespace {
 
+using namespace where;
+
 constexpr int kMaxDepth = 32;
 constexpr int kMaxComparisons = 64;
 constexpr int64_t kSecond = 1'000'000'000;
 
-enum class Type : uint8_t {
-  kText,
-  kRule,
-  kLabel,
-  kRun,
-  kCommand,
-  kId,
-  kNumber,
-  kErrno,
-  kTime,
-  kName
-};
-
-struct Name {
-  const char* text;
-  int64_t value;
-};
-constexpr Name kVerdicts[] = {{"allowed", 2}, {"allow", 2}, {"refused", 3}, {"refuse", 3}};
-
-struct Field {
-  const char* name;
-  Type type;
-  const char* column;
-};
-constexpr Field kFields[] = {
-    {"agent", Type::kRun, ""},          {"run", Type::kRun, ""},
-    {"command", Type::kCommand, ""},    {"id", Type::kId, ""},
-    {"kind", Type::kName, "kind"},      {"verdict", Type::kName, "kind"},
-    {"verb", Type::kName, "verb"},      {"call", Type::kText, "call"},
-    {"object", Type::kText, "object"},  {"rule", Type::kRule, "rule"},
-    {"reason", Type::kText, "reason"},  {"token", Type::kText, "token"},
-    {"grade", Type::kText, "grade"},    {"origin", Type::kLabel, "label"},
-    {"raised", Type::kLabel, "raised"}, {"culprit", Type::kText, "culprit"},
-    {"pid", Type::kNumber, "pid"},      {"seq", Type::kNumber, "seq"},
-    {"ino", Type::kNumber, "ino"},      {"errno", Type::kErrno, ""},
-    {"time", Type::kTime, "wall"},
-};
-
 Result<int64_t> number_of_name(const Field& field, const std::string& value) {
   std::string known;
   auto tried = [&](const char* name) { known += std::string(known.empty() ? "" : ", ") + name; };
-  if (std::strcmp(field.name, "verdict") == 0) {
-    for (const Name& one : kVerdicts) {
-      if (value == one.text) return one.value;
-      tried(one.text);
-    }
-  } else if (std::strcmp(field.name, "verb") == 0) {
+  if (std::strcmp(field.name, "verb") == 0) {
     for (size_t verb = 0; verb < kernel::kVerbs; ++verb) {
       const char* const name = kernel::verb_text(static_cast<kernel::Verb>(verb));
       if (value == name) return static_cast<int64_t>(verb) + 1;
       tried(name);
     }
   } else {
-    for (int64_t kind = 1; kind < 64; ++kind) {
+    for (int64_t kind = 1; kind < kMaxKinds; ++kind) {
       const std::string name = kernel::record_kind_text(static_cast<kernel::RecordKind>(kind));
       if (name == "unknown") continue;
       if (value == name) return kind;
@@ -78,17 +39,14 @@ Result<int64_t> number_of_name(const Field& field, const std::string& value) {
   return fail(std::string("no ") + field.name + " is called so; there are: " + known);
 }
 
-struct Operator {
-  const char* text;
-  const char* sql;
-  bool negated, glob, order;
-};
-constexpr Operator kOperators[] = {
-    {"!=", "=", true, false, false},  {"!~", "GLOB", true, true, false},
-    {"<=", "<=", false, false, true}, {">=", ">=", false, false, true},
-    {"=", "=", false, false, false},  {"~", "GLOB", false, true, false},
-    {"<", "<", false, false, true},   {">", ">", false, false, true},
-};
+Result<Condition> verdict_condition(const std::string& value) {
+  std::string known;
+  for (const VerdictName& one : kVerdicts) {
+    if (value == one.text || value == one.other) return Condition{one.sql, {}};
+    known += std::string(known.empty() ? "" : ", ") + one.text;
+  }
+  return fail("no verdict is called so; there are: " + known);
+}
 
 Result<int64_t> parse_number(const std::string& value) {
   int64_t number = 0;
@@ -131,6 +89,7 @@ Result<Condition> value_condition(const Field& field, const Operator& op, const 
     CG_TRY(const int64_t time, parse_time(value, now_ns));
     return Condition{column + test, {time}};
   }
+  if (field.type == Type::kVerdict) return verdict_condition(value);
   if (field.type == Type::kName) {
     CG_TRY(const int64_t number, number_of_name(field, value));
     return Condition{column + " = ?", {number}};
@@ -144,10 +103,9 @@ Result<Condition> value_condition(const Field& field, const Operator& op, const 
 // One comparison as SQL.
 Result<Condition> compare(const Field& field, const Operator& op, const std::string& value,
                           int64_t now_ns) {
-  const bool ordered =
-      field.type == Type::kNumber || field.type == Type::kTime || field.type == Type::kErrno;
-  if (op.order && !ordered) return fail(std::string(field.name) + " has no order: use = != ~ !~");
-  const bool text = !ordered && field.type != Type::kId && field.type != Type::kName;
+  const bool text = is_text(field);
+  if (op.order && !is_ordered(field))
+    return fail(std::string(field.name) + " has no order: use = != ~ !~");
   if (op.glob && !text) return fail(std::string(field.name) + " is not a text: use = and !=");
   Condition c;
   if (text) {
@@ -155,7 +113,7 @@ Result<Condition> compare(const Field& field, const Operator& op, const std::str
   } else {
     CG_TRY(c, value_condition(field, op, value, now_ns));
   }
-  c.sql = op.negated ? "NOT coalesce(" + c.sql + ", 0)" : "(" + c.sql + ")";
+  c.sql = op.negated ? "NOT coalesce((" + c.sql + "), 0)" : "(" + c.sql + ")";
   return c;
 }
 
@@ -165,6 +123,7 @@ class Parser {
 
   Result<Condition> whole() {
     CG_TRY(Condition c, expression(0));
+    c.by_kind = by_kind_;
     skip();
     if (at_ < text_.size()) return wrong("\"and\", \"or\" or the end is expected here");
     return c;
@@ -238,12 +197,10 @@ class Parser {
                                  : "\"" + std::string(word) + "\" is not a field") +
                    "; there are: " + where_fields());
     }
+    by_kind_ = by_kind_ || std::strcmp(field->name, "kind") == 0;
     at_ += word.size();
     skip();
-    const Operator* op = nullptr;
-    for (const Operator& one : kOperators) {  // the longer ones come first
-      if (op == nullptr && text_.substr(at_).starts_with(one.text)) op = &one;
-    }
+    const Operator* const op = operator_at(text_.substr(at_));
     if (op == nullptr) return wrong("an operator is expected here: = != ~ !~ < <= > >=");
     at_ += std::strlen(op->text);
     skip();
@@ -279,6 +236,7 @@ class Parser {
   int64_t now_ns_;
   size_t at_ = 0;
   int comparisons_ = 0;
+  bool by_kind_ = false;
 };
 
 // "-2h": how long before now, in nanoseconds.
@@ -311,6 +269,7 @@ Status Condition::bind(Statement& statement, int first) const {
 
 void Condition::add(const Condition& other) {
   sql = "(" + sql + " AND " + other.sql + ")";
+  by_kind = by_kind || other.by_kind;
   values.insert(values.end(), other.values.begin(), other.values.end());
 }
 

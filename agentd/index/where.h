@@ -30,6 +30,8 @@ inline constexpr size_t kMaxWhereBytes = 4096;
 struct Condition {
   std::string sql = "1";  // over "record r"
   std::vector<std::variant<int64_t, std::string>> values;
+  bool by_kind =
+      false;  // it asks for a kind of record: none is hidden for being of little interest
 
   Status bind(Statement& statement, int first) const;
   // Both must hold.
@@ -43,6 +45,11 @@ Result<Condition> where_one(const std::string& field, const std::string& op,
                             const std::string& value, int64_t now_ns);
 // "time, agent, …": every field, for help and errors.
 std::string where_fields();
+// What the expression could go on with, each as the whole text so far with it; empty where nothing
+// is known (an object's path, an error before the end). From the tables that compile_where uses.
+std::vector<std::string> complete_where(std::string_view text);
+// The names that a field may have, when they are known: kind, verdict, verb.
+std::vector<std::string> where_values(std::string_view field);
 // Nanoseconds since 1970 of a time as above.
 Result<int64_t> parse_time(std::string_view text, int64_t now_ns);
 

@@ -5,13 +5,20 @@ usage: first_light.py --certgate build/bin/certgate
 
 import argparse
 import collections
+import contextlib
 import os
 import pathlib
+import re
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 
+import independent
 import scenario
-from harness import Checks, ExecWitness, Sink, hosts, run_watched, web_page
+from harness import REPO, Checks, ExecWitness, Sink, free_port, hosts, run_watched, web_page
 
 
 def positive_control(checks, host):
@@ -93,7 +100,64 @@ def poisoned_run(checks, host, policy, sink):
     checks.check(scenario.markers(workspace) == [], "poisoned run: no effect happened", scenario.markers(workspace))
     checks.check(sink.received == before, "poisoned run: the sink got nothing", sink.received[len(before):])
     why_names_everything(checks, host, state)
+    by_others(checks, host, state)
+    by_a_reviewer(checks, host, state)
     return workspace, state
+
+
+def by_others(checks, host, state):
+    """The log alone, served by any static web server, satisfies a checker that is not ours."""
+    with tempfile.TemporaryDirectory(prefix="certgate-go-", dir="/var/tmp") as where:
+        os.chmod(where, 0o755)
+        program = independent.build_checker(pathlib.Path(where))
+        if program is None:
+            checks.skip("the log served over HTTP", "Debian's Go or sumdb is not installed")
+            return
+        port = free_port()
+        server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", state / "log"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(100):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.1)
+            outside = independent.Outside(program, (state / "key.pub").read_text().strip())
+            said = outside.says(f"http://127.0.0.1:{port}")
+            checks.check(said.returncode == 0 and said.stdout.startswith("yes: "), "python3 -m http.server: the independent checker accepts the log", said.stdout + said.stderr)
+            foreign = independent.Outside(program, outside.key[:-4] + ("AAA=" if outside.key[-4:] != "AAA=" else "BBB="))
+            checks.check(foreign.says(f"http://127.0.0.1:{port}").returncode == 1, "… and under another key it does not")
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def by_a_reviewer(checks, host, state):
+    """Who has README and a copy of the log learns in three commands what was done, what was refused, and which page it was."""
+    commands = re.search(r"<!-- reviewer -->\n```sh\n(.*?)```", (REPO / "README.md").read_text(), re.S)[1].splitlines()
+    checks.check(len(commands) == 3 and all(c.startswith("certgate audit ") for c in commands), "README has three commands for it", commands)
+    home = host.directory("reviewer")
+    copy = home / "certgate"
+    copy.mkdir(mode=0o700)
+    shutil.copytree(state / "log", copy / "log")
+    for name in ("key.pub", "checkpoint.last"):
+        shutil.copy(state / name, copy / name)
+    host.own(home)
+    env = host.env() | {"XDG_STATE_HOME": str(home), "PATH": os.path.dirname(host.certgate) + ":" + host.env()["PATH"]}
+
+    def say(command):
+        done = subprocess.run([*host.as_agent(), "sh", "-c", command], env=env, cwd=host.base, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False, timeout=60)
+        checks.check(done.returncode == 0, f"a reviewer runs: {command}", done.stdout[-500:] + done.stderr)
+        return done.stdout
+    did = say(commands[0])
+    refused = say(commands[1])
+    found = re.search(r"([a-z0-9]+-[0-9]+)  refuse  execve  \S+.*UNTRUSTED_ORIGIN", refused)
+    why = say(commands[2].replace("ID", found[1] if found else "none-0"))
+    checks.check(all(w in did for w in ("python3 poisoned.py", "connect page.test:80", "→ label", "/usr/bin/ls", "exit of pid")),
+                 "1: what it did, from its start over the page to the end of its processes", did[:1500])
+    checks.check(refused.count("UNTRUSTED_ORIGIN") >= 10 and all(" refuse " in line for line in refused.splitlines()), "2: what it was refused, and nothing else", refused[:1500])
+    checks.check("web page page.test" in why or "web:page.test" in why, "3: which page poisoned it", why)
+    checks.check("connect page.test:80" in why and "rule" in why, "3: … by which call it came in, and which rule refused", why)
 
 
 def live_handles(checks, host, policy, sink):

@@ -4,6 +4,7 @@ usage: learn.py --certgate build/bin/certgate
 """
 
 import argparse
+import json
 import pathlib
 import shutil
 import subprocess
@@ -161,6 +162,19 @@ def learn(checks, host):
         checks.check(observed and all(r["grade"] == "observed" and r["reason"] for r in observed), "each with the reason it would be refused for", observed[:2])
         listed = host.call("audit", "list", "--state", state).stdout
         checks.check("OBSERVING" in listed and "WOULD BE REFUSED" in listed, "the log says so too", listed[:200])
+        def asked_for(*args):
+            return [json.loads(line)["id"] for line in host.call("audit", *args, "--json", "--state", state).stdout.splitlines()]
+        ids = [r["id"] for r in observed]
+        allowed = [r["id"] for r in records if r["verdict"] == "allow"]
+        checks.check(asked_for("list", "--verdict", "observed") == ids and asked_for("list", "--where", "verdict=observe and grade=observed") == ids and
+                     asked_for("tail", "-n", "3", "--verdict", "observed") == ids[-3:] and asked_for("list", "--verdict", "allowed") == allowed,
+                     "--verdict and --where find the observed calls, and do not call them allowed", (len(ids), len(allowed)))
+        runs = json.loads(host.call("audit", "runs", "--json", "--state", state).stdout)
+        tree = json.loads(host.call("audit", "tree", records[0]["agent"], "--json", "--state", state).stdout)
+        checks.check((runs["observed"], runs["allowed"]) == (len(ids), len(allowed)) and sum(p["observed"] for p in tree["processes"]) == len(ids),
+                     "runs and tree count them apart", runs)
+        said = host.call("audit", "timeline", records[0]["agent"], "--state", state).stdout
+        checks.check(said.count("WOULD BE REFUSED") == len(ids), "the timeline says of each that it would be refused", said[:600])
         verified = host.call("audit", "verify", "--state", state)
         checks.check(verified.returncode == 0, "and verifies", verified.stdout + verified.stderr)
         again = host.call("audit", "recheck", "--all", "--state", state)

@@ -198,6 +198,38 @@ def without_rights(checks, it):
                  "a copy without its key answers, and says that the reading is not recorded", said.stdout[:500] + said.stderr)
 
 
+ENDS = 'sh -c "exit 3"; sh -c "kill -9 \\$\\$"; sleep 100 & sleep 1; exit 5'
+INFO_EXIT = (6, 15)   # from this Linux on a pidfd tells the status of who was waited for
+
+
+def exits(checks, it, policy):
+    """11: how single processes ended: by themselves, by a signal, with the sandbox."""
+    known = {r["agent"] for r in it.json("runs")}
+    done = it.hosted(policy, "sh", "-c", ENDS)
+    (run,) = {r["agent"] for r in it.json("runs")} - known
+    ends = it.json("list", "--agent", run, "--kind", "exit")
+    execs = {r["id"]: r for r in it.json("list", "--agent", run, "--verb", "exec", "--where", "verdict=allowed")}
+    named = all(e["exec"] in execs and execs[e["exec"]]["pid"] == e["pid"] and e["started"] > 0 and e["verdict"] == "" for e in ends)
+    checks.check(done.returncode == 5 and len(ends) == len({e["pid"] for e in ends}) == len({e["pid"] for e in execs.values()}) == 5 and named,
+                 "11: each process that made an exec has one exit, which names it", (done.stderr, ends, list(execs.values())))
+    how = sorted(e.get("exit_status", 1000 + e.get("signal", 0)) for e in ends)
+    linux = tuple(int(x) for x in os.uname().release.split(".")[:2])
+    if linux >= INFO_EXIT:
+        checks.check(how == [0, 3, 5, 1009, 1009], "11: exit 0, 3 and 5, a SIGKILL, and one that ended with the sandbox", how)
+    else:
+        checks.check(set(how) <= {0, 3, 5, 1000, 1009}, "11: what this kernel tells of how they ended", how)
+    checks.check(not any(r["kind"] == "exit" for r in it.json("list", "--agent", run)) and
+                 len(it.json("list", "--agent", run, "--where", "kind=exit or verb=exec")) == len(it.json("list", "--agent", run, "--verb", "exec")) + 5 and
+                 sum(r["kind"] == "exit" for r in it.json("list", "--agent", run, "--all")) == 5, "11: list shows them when they are asked for")
+    tree = it.json("tree", run)[0]
+    checks.check(sorted(p["exit"]["id"] for p in tree["processes"] if "exit" in p) == sorted(e["id"] for e in ends), "11: the tree has them", tree)
+    if linux >= INFO_EXIT:
+        golden(checks, "11: … in words", it.ask("tree", run), "; ended, status 3", "; ended, status 5", "; ended, signal 9")
+        golden(checks, "22: the timeline has them", it.ask("timeline", run), r"exit of pid \d+ \(exec " + run + r"-\d+\): status 3")
+    verified = it.host.call("audit", "verify", "--state", it.state)
+    checks.check(verified.returncode == 0, "the log with exits verifies", verified.stdout + verified.stderr)
+
+
 def reindexed(checks, it):
     """The index is a cache: thrown away, damaged or grown, the answers are the same."""
     asked = [("list", "--json"), ("runs", "--json"), ("impact", "web:page.test", "--json"), ("tree", it.runs["worker"], "--json")]
@@ -281,9 +313,10 @@ def exported(it, form, *more, text=True):
 
 def exports(checks, it):
     everything = [json.loads(line) for line in exported(it, "jsonl").splitlines()]
-    checks.check(len(everything) == len(it.json("list")) and all(x["leaf"] for x in everything), "export jsonl: every record, with its leaf hash")
+    checks.check(len(everything) == len(it.json("list")) + len(it.json("list", "--kind", "exit")) and all(x["leaf"] for x in everything), "export jsonl: every record, with its leaf hash")
     events = [json.loads(line) for line in exported(it, "ocsf").splitlines()]
     wanted = {"class_uid", "category_uid", "activity_id", "type_uid", "time", "severity_id", "metadata"}
+    checks.check(any(e["type_uid"] == 100702 and "exit_code" in e for e in events), "export ocsf: processes end")
     checks.check({e["class_uid"] for e in events} == {1001, 1007, 4001, 6002} and all(wanted <= set(e) for e in events) and
                  all(e["type_uid"] == e["class_uid"] * 100 + e["activity_id"] for e in events) and
                  sum(e["disposition_id"] == 2 for e in events) == 4, "export ocsf: required attributes, four classes, four blocked")
@@ -378,6 +411,7 @@ def main():
             the_run(checks, it)
             the_poison(checks, it)
             the_evidence(checks, it, checkpoint)
+            exits(checks, it, policy)
             reindexed(checks, it)
             without_rights(checks, it)
             schemas(checks, it)

@@ -63,7 +63,7 @@ open(".env").read(); open("after", "w").write("y"); subprocess.run(["/usr/bin/ca
 
 KIND, RUN, SEQ, WALL, BOOT, VERB, OBJECT, RULE, TOKEN, ORIGINS, RAISED, DIGEST, INO, SHA256, ARGV, REF, COUNT, DETAIL, LINEAGE, BODY, ARGS = \
     1, 2, 3, 4, 5, 8, 9, 11, 13, 14, 15, 19, 20, 21, 22, 23, 26, 27, 28, 29, 35
-CERTIFICATE, REFUSAL, OUTCOME, TOKENS, STOP, POLICY_KIND = 2, 3, 4, 5, 6, 12
+CERTIFICATE, REFUSAL, OUTCOME, TOKENS, STOP, POLICY_KIND, EXIT, EXEC = 2, 3, 4, 5, 6, 12, 19, 43
 
 
 def head(major, n):
@@ -239,6 +239,7 @@ EDITS = {
     "the time": (certificate, put(BOOT, 1), "time"),
     "a second start": (certificate, put(KIND, 1), "sequence"),
     "what an outcome is of": (lambda r: r[KIND] == OUTCOME, put(REF, 2), "ref"),
+    "whose end an exit is": (lambda r: r[KIND] == EXIT, put(EXEC, 2), "ref"),
     "how many there were": (lambda r: r[KIND] == STOP, put(COUNT, lambda n: n + 1), "sequence"),
     "a rule of the policy": (lambda r: r[KIND] == POLICY_KIND, body_edit(lambda p: name_rule(p, "page").__setitem__(8, ["operator", "user"])), "policy"),
     "a byte of the policy": (lambda r: r[KIND] == POLICY_KIND, put(BODY, lambda b: b.replace(b"recheck", b"rechecj", 1)), "policy"),

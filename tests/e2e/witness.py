@@ -44,6 +44,15 @@ def scenario(checks, host):
         done = host.call("run", "--workspace", workspace, "--state", state, "--", "/bin/true", cwd=workspace)
         assert done.returncode == 0, done.stderr
 
+    def verify(state, *keys):
+        asked = [a for key in keys for a in ("--witness", key)]
+        done = host.call("audit", "verify", *asked, "--state", state)
+        words = next((line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith("witnessed ")), done.stderr)
+        return done.returncode, words
+
+    def size(state):
+        return int((state / "log/checkpoint").read_text().split("\n")[1])
+
     def add(state, port, key):
         return host.call("audit", "witness", "add", f"http://127.0.0.1:{port}", "--key", key, "--state", state)
 
@@ -61,12 +70,25 @@ def scenario(checks, host):
             cosigned = (mine / "cosigned").read_text() if (mine / "cosigned").exists() else ""
             checks.check(done.returncode == 0 and cosigned.startswith(note) and cosigned.count("\n\u2014 ") == 2, f"{mine.name} is cosigned by the other",
                          done.stderr)
+        sizes = size(states[0])
+        status, words = verify(states[0], key2)
+        checks.check(status == 0 and words.startswith(f"yes: by witness.test/host2 up to {sizes} of {sizes} records"),
+                     "verify finds the cosignature by the witness's key alone", words)
+        status, words = verify(states[0], key1)
+        checks.check(status == 1 and words.startswith("none: no cosignature by witness.test/host1"), "a witness that never cosigned it is not passed over", words)
+        status, words = verify(states[0], key2, key1)
+        checks.check(status == 1 and words.startswith("so far: by witness.test/host2 up to"), "of two witnesses each is named", words)
+        status, words = verify(states[0])
+        checks.check(status == 0 and words.startswith("none: neither"), "without a key nothing is believed", words)
         early = host.base / "early"
         shutil.copytree(states[0], early)
         if not host.as_root:
             host.own(early)
         for _ in range(3):
             run(states[0])
+        status, words = verify(states[0], key2)
+        checks.check(status == 0 and words.startswith(f"yes: by witness.test/host2 up to {sizes} of {size(states[0])} records") and size(states[0]) > sizes,
+                     "verify says how far it is witnessed when it has grown", words)
         done = add(states[0], port2, key2)
         checks.check(done.returncode == 0, "it has grown, and is cosigned again, by a proof", done.stderr)
         checks.check((states[0] / "cosigned").read_text().count("witness.test/host2 ") == 1, "the latest checkpoint has the one signature")
@@ -85,6 +107,12 @@ def scenario(checks, host):
         checks.check(host.call("audit", "verify", "--state", early).returncode == 0, "(by itself it does verify)")
         run(states[0])
         checks.check(add(states[0], port2, key2).returncode == 0, "the true log still is cosigned")
+        shutil.copytree(states[0] / "cosignatures", early / "cosignatures", dirs_exist_ok=True)
+        if not host.as_root:
+            host.own(early)
+        status, words = verify(early, key2)
+        checks.check(status == 1 and words.startswith("no: "), "a forked log is shown by what its witness cosigned", words)
+        shutil.rmtree(early / "cosignatures")
 
         stranger = host.state("stranger")
         run(stranger)

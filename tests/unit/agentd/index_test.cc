@@ -125,6 +125,62 @@ class IndexTest : public LogTest {
   int64_t clock_ = kNow;
 };
 
+TEST_F(IndexTest, AnObservedCallIsNeitherAllowedNorRefused) {
+  Record observed = allow(kWrite, "/etc/x", "operator");
+  observed.grade = kernel::kObservedGrade;
+  observed.reason = "SCOPE_MISSING";
+  Record graded = allow(kRead, "/etc/y", "operator");
+  graded.grade = "else";
+  add_run("aaaa", {allow(kRead, "/etc/passwd", "operator"), observed, graded,
+                   deed(RecordKind::kRefusal, kExec, "/bin/x", "operator")});
+  using Ids = std::vector<std::string>;
+  EXPECT_EQ(ids("verdict=allowed"), (Ids{"aaaa-2", "aaaa-4"}));
+  EXPECT_EQ(ids("verdict=observed"), Ids{"aaaa-3"});
+  EXPECT_EQ(ids("verdict=observe"), Ids{"aaaa-3"});
+  EXPECT_EQ(ids("verdict=refused"), Ids{"aaaa-5"});
+  EXPECT_EQ(ids("verdict!=observed and verb=write"), Ids{});
+  EXPECT_EQ(ids("verdict!=allowed and pid=100"), (Ids{"aaaa-3", "aaaa-5"}));
+  EXPECT_NE(ids("verdict=maybe").at(0).find("there are: allowed, observed, refused"),
+            std::string::npos);
+  Index opened = index();
+  auto rows = opened.db().prepare("SELECT verdict FROM event WHERE id = 'aaaa-3'");
+  ASSERT_TRUE(rows && rows->step());
+  EXPECT_EQ(rows->text(0), "observe");
+}
+
+TEST_F(IndexTest, WhatCompletionOffersIsWhatTheParserTakes) {
+  size_t taken = 0;
+  for (const std::string before : {"", "pid>1 and ", "not (verb=exec or "}) {
+    for (const std::string& field : complete_where(before)) {
+      if (field == before + "not") continue;
+      for (const std::string& unfinished : complete_where(field)) {
+        std::vector<std::string> values = complete_where(unfinished);
+        const bool known = !values.empty();
+        if (!known) values = {unfinished + "1", unfinished + "-1h", unfinished + "aaaa-1"};
+        size_t good = 0;
+        for (std::string one : values) {
+          if (before.find('(') != std::string::npos) one += ')';
+          if (compile_where(one, kNow)) ++good;
+        }
+        EXPECT_GE(good, known ? values.size() : 1) << unfinished;
+        ++taken;
+      }
+    }
+  }
+  EXPECT_GT(taken, 3 * 40u);
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(complete_where("verdict=o"), Names{"verdict=observed"});
+  EXPECT_EQ(complete_where("pid>1 an"), Names{"pid>1 and"});
+  EXPECT_EQ(complete_where("object=\"a b\" and verdict"),
+            (Names{"object=\"a b\" and verdict!=", "object=\"a b\" and verdict="}));
+  EXPECT_EQ(complete_where("bad=1 and "), Names{});
+  EXPECT_EQ(complete_where("object=\"open"), Names{});
+  EXPECT_EQ(complete_where("((verb=exec) "),
+            (Names{"((verb=exec) and", "((verb=exec) or", "((verb=exec) )"}));
+  for (const std::string& kind : where_values("kind"))
+    EXPECT_TRUE(compile_where("kind=" + kind, kNow)) << kind;
+}
+
 TEST_F(IndexTest, InPortionsAndAtOnceGiveTheSameRows) {
   incident();
   index();  // a portion

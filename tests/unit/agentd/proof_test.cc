@@ -7,6 +7,7 @@
 
 #include "agentd/cosignature.h"
 #include "agentd/log_reader.h"
+#include "agentd/log_witnessed.h"
 #include "log_fixture.h"
 
 namespace certgate::agentd {
@@ -218,6 +219,59 @@ TEST_F(ProofTest, WitnessedSaysWhoCosignedWhatIsTheStartOfThisLog) {
   EXPECT_EQ(verify_log(state_)->witnessed.word, "none");
   EXPECT_TRUE(WitnessKey::parse(witness.verifier.text()));
   EXPECT_FALSE(WitnessKey::parse(store.key().verifier().text()));  // a log's key is not a witness's
+}
+
+TEST_F(ProofTest, AWitnessIsFoundByItsKeyInWhatIsKeptBesideTheLog) {
+  LogStore store = opened();
+  whole_run(store, "one", 5);
+  const std::string old_note = read(state_ + "/log/checkpoint");
+  whole_run(store, "two", 9);
+  const std::string note = read(state_ + "/log/checkpoint");
+  const auto text_of = [](const std::string& n) { return n.substr(0, n.find("\n\n") + 1); };
+  const auto keep = [&](const std::string& name, const std::string& bytes) {
+    write(state_ + '/' + name, bytes);
+  };
+  const Witness first, second;
+  const auto verdict = [&](std::vector<WitnessKey> keys) {
+    return verify_log(state_, "", {"", std::move(keys)})->witnessed;
+  };
+  EXPECT_EQ(verdict({first.verifier}).word, "none");
+  EXPECT_NE(verdict({first.verifier}).detail.find("audit witness add"), std::string::npos);
+  std::filesystem::create_directory(state_ + "/cosignatures");
+  keep(cosignature_path(first.verifier.id()), old_note + first.line(text_of(old_note), 1795430400));
+  EXPECT_EQ(verdict({first.verifier}).word, "yes");
+  EXPECT_EQ(verdict({first.verifier}).detail,
+            "by witness.test up to 5 of 14 records, at 2026-11-23T10:40:00.000000000Z");
+  EXPECT_EQ(verdict({first.verifier, second.verifier}).word, "so far");
+  keep("cosigned", note + second.line(text_of(note), 1795430401));
+  EXPECT_EQ(verdict({first.verifier, second.verifier}).word, "yes");
+  EXPECT_NE(verdict({second.verifier}).detail.find("up to 14 of 14"), std::string::npos);
+  // Of two checkpoints that it cosigned, the larger counts.
+  keep(cosignature_path(second.verifier.id()), old_note + second.line(text_of(old_note), 7));
+  EXPECT_NE(verdict({second.verifier}).detail.find("up to 14 of 14"), std::string::npos);
+  keep("cosigned", note + second.line(text_of(note) + "x", 7));
+  EXPECT_EQ(verdict({second.verifier}).word, "no");
+  EXPECT_FALSE(verify_log(state_, "", {"", {second.verifier}})->good);
+}
+
+TEST_F(ProofTest, ALogThatWasCutIsShownByWhatAWitnessCosigned) {
+  const Witness witness;
+  std::string longer;
+  {
+    LogStore store = opened();
+    whole_run(store, "one", 5);
+    std::filesystem::copy(state_, state_ + ".early", std::filesystem::copy_options::recursive);
+    whole_run(store, "two", 9);
+    longer = read(state_ + "/log/checkpoint");
+  }
+  const std::string early = state_ + ".early";
+  write(early + "/cosigned",
+        longer + witness.line(longer.substr(0, longer.find("\n\n") + 1), 7));
+  EXPECT_TRUE(verify_log(early)->good);
+  const auto cut = verify_log(early, "", {"", {witness.verifier}});
+  EXPECT_FALSE(cut->good);
+  EXPECT_EQ(cut->witnessed.word, "no");
+  EXPECT_NE(cut->what.find("it was cut back"), std::string::npos) << cut->what;
 }
 
 TEST_F(ProofTest, CompleteSpeaksOfGapsAndOpenRunsUnalteredDoesNot) {
