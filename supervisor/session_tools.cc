@@ -77,19 +77,27 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
   if (permits_.full(now_ns))
     return refuse(decider().constraint(state_, "64 permits wait for their exec; use some first"));
   kernel::Verdict verdict = decide(call);
-  const auto* certificate = std::get_if<kernel::Certificate>(&verdict);
   // A question is for the exec to ask: only then is all of it there that an operator approves.
   auto* refusal = std::get_if<kernel::Refusal>(&verdict);
   if (refusal != nullptr && refusal->reason != kernel::Reason::kApprovalRequired)
     return refuse(std::move(*refusal));
+  std::string rule;
+  if (refusal != nullptr) {
+    out.asks = Asks{refusal->rule, refusal->why};
+    out.tool = refusal->tool;
+    out.label = refusal->decision.text();
+    rule = refusal->rule;
+  } else {
+    const auto& certificate = std::get<kernel::Certificate>(verdict);
+    out.tool = certificate.tool();
+    out.label = certificate.decision_label().text();
+    rule = decider().policy().rules[certificate.rules()[0].rule].id;
+  }
   const auto& exec = std::get<kernel::ExecEffect>(call.effect);
-  out.tool = certificate != nullptr ? certificate->tool() : refusal->tool;
   out.sources = sources_text(decider().policy(), out.tool, call);
-  out.label = (certificate != nullptr ? certificate->decision_label() : refusal->decision).text();
   kernel::Record record = describe(info, call);
   record.kind = kernel::RecordKind::kPermit;
-  record.rule = certificate != nullptr ? decider().policy().rules[certificate->rules()[0].rule].id
-                                       : refusal->rule;
+  record.rule = std::move(rule);
   record.origins = out.label;
   record.tool = out.tool;
   record.sources = out.sources;
@@ -101,7 +109,6 @@ Permitted Session::permit(const CallInfo& info, const kernel::Call& call,
     return out;
   }
   out.id = recorder_.run() + "-" + std::to_string(*seq);
-  if (refusal != nullptr) out.asks = Asks{refusal->rule, refusal->why};
   out.permit = Permit{out.id,    exec.images[0].path, exec.images[0].sha256,
                       exec.argv, call.sources,        now_ns + kPermitTtl_ns};
   permits_.add(*out.permit);
