@@ -288,7 +288,11 @@ def record_rate(checks, place):
 
 def tails(checks, place):
     """Five times the 99th percentile of an agent's opens, in microseconds, the least first."""
+    everywhere = os.sched_getaffinity(0)
+    # On one processor, with its supervisor: where Linux puts the two changes more than any neighbour does.
+    os.sched_setaffinity(0, {min(everywhere)})
     runs = [place.run("default", "tail") for _ in range(5)]
+    os.sched_setaffinity(0, everywhere)
     failed = [run.stderr for run in runs if run.returncode != 0]
     checks.check(not failed, "opens are measured", failed) if failed else None
     return sorted(int(run.stdout) for run in runs if run.returncode == 0)

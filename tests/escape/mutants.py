@@ -96,12 +96,11 @@ def run(row, binaries, programs, mutant):
         text = ""
         for line in child.stdout:
             # A FAIL line and what follows it, up to the next check.
-            new_check = re.match("FAIL|ok|skip|==", line)
-            if new_check and succeeds(text, row):
+            text = line if re.match("FAIL|ok|skip|==", line) else text + line
+            if succeeds(text, row):
                 child.send_signal(signal.SIGINT)   # it tidies up; the rest of the scenario shows nothing more
                 child.communicate()
                 break
-            text = line if new_check else text + line
         status = child.wait()
         end.cancel()
     return succeeds(text, row), status, text[-900:]
