@@ -15,7 +15,7 @@ namespace {
 
 using namespace where;
 
-constexpr int kMaxDepth = 32;
+constexpr int kMaxDepth = 16;  // SQLite's parser has a stack of 100 symbols
 constexpr int kMaxComparisons = 64;
 constexpr int64_t kSecond = 1'000'000'000;
 
@@ -248,8 +248,9 @@ Result<int64_t> before_now(std::string_view text) {
   for (const auto& [name, size] : {std::pair{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}}) {
     if (unit == name) seconds = size;
   }
-  if (error != std::errc() || seconds == 0 || count < 0 || count > 100'000'000)
-    return fail("not a time before now: -15m, -2h, -7d");
+  constexpr int64_t kLongestAgo_s = int64_t{100} * 366 * 86400;  // more does not fit in nanoseconds
+  if (error != std::errc() || seconds == 0 || count < 0 || count > kLongestAgo_s / seconds)
+    return fail("not a time before now: -15m, -2h, -7d (at most 36600d)");
   return count * seconds * kSecond;
 }
 

@@ -359,6 +359,7 @@ TEST(Where, ErrorsNameTheCharacterAndWhatIsPossible) {
       {"pid=1x", "character 5: not a number"},
       {"time>yesterday", "character 6: not a time"},
       {"time>-5y", "character 6: not a time before now"},
+      {"time>-99999999d", "character 6: not a time before now"},
       {"id=17", "character 4: an id is RUN-NUMBER"},
   };
   for (const auto& [text, what] : kBad) {
