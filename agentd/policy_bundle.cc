@@ -233,6 +233,12 @@ Result<CompiledPolicy> read_bundle_payload(std::string_view payload) {
   if (std::any_of(out.policy.rules.begin(), out.policy.rules.end(),
                   [](const kernel::Rule& rule) { return rule.layer != 0; }))
     return fail("bundle: a policy of one layer is what is packed");
+  // The form can say it for the log of an observing run, whose own rule it is; no file can.
+  for (const kernel::Rule& rule : out.policy.rules) {
+    if (std::any_of(rule.endpoints.begin(), rule.endpoints.end(),
+                    [](const kernel::EndpointPattern& e) { return e.host.text == "*"; }))
+      return fail("bundle: rule '" + rule.id + "' is about any host, which no policy file can say");
+  }
   return out;
 }
 

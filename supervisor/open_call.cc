@@ -381,10 +381,15 @@ OpenCalls::Attempt OpenCalls::perform_apart(const TrappedCall& call, Judged judg
     trap_.listener.refuse(call.id, EIO);
     return Attempt::kDone;
   };
+  if (on_ == On::kWorker) {
+    pin->waits = true;
+    return go_on();
+  }
   const bool taken = pool_.try_run(call, [this, call, pin, go_on] {
     pin->waits = true;
     // The hints of this object are the notify thread's: who must begin again does so with others.
-    if (go_on() == Attempt::kRaced) OpenCalls(trap_, pool_, bindings_, digests_).handle(call);
+    if (go_on() == Attempt::kRaced)
+      OpenCalls(trap_, pool_, bindings_, digests_, On::kWorker).handle(call);
   });
   if (taken) return Attempt::kDone;
   if (!pin->waits) return go_on();  // the disk answers in the end, a FIFO perhaps not

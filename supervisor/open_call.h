@@ -39,8 +39,11 @@ struct PinnedOpen {
 
 class OpenCalls {
  public:
-  OpenCalls(Trap& trap, BlockingPool& pool, ScriptBindings& bindings, ContentDigests& digests)
-      : trap_(trap), pool_(pool), bindings_(bindings), digests_(digests) {}
+  // On a worker what may wait is done at once, so that this may end with the call.
+  enum class On : uint8_t { kNotifyThread, kWorker };
+  OpenCalls(Trap& trap, BlockingPool& pool, ScriptBindings& bindings, ContentDigests& digests,
+            On on = On::kNotifyThread)
+      : trap_(trap), pool_(pool), bindings_(bindings), digests_(digests), on_(on) {}
   void handle(const sandbox::TrappedCall& call);
 
  private:
@@ -66,6 +69,7 @@ class OpenCalls {
   BlockingPool& pool_;
   ScriptBindings& bindings_;
   ContentDigests& digests_;
+  const On on_;
   // Hashes of paths; notify thread only; hints, which may be wrong at no cost but time.
   mutable std::unordered_set<size_t> seen_regular_, behind_link_;
 };

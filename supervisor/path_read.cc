@@ -162,7 +162,7 @@ Result<kernel::Label> PathReads::label_of(const Pinned& pinned) const {
       trap_.walk.resolve(Caller{}, Base{}, dir, Final::kNoFollow, Missing::kError);
   ObjectFacts facts;
   if (parent.error || object_facts(parent.object.get(), facts) != 0)
-    return kernel::Label::unknown();
+    return label.join(kernel::Label::unknown());
   CG_TRY(const kernel::Label names, trap_.session.file_label(facts.identity, dir, Reads::kOnce));
   return label.join(names);
 }

@@ -108,6 +108,22 @@ Session::Lock Session::enter() const {
   return lock;
 }
 
+bool Session::make_durable() {
+  const Status done = recorder_.make_durable();
+  if (!done) fatal(done.error().what);
+  return static_cast<bool>(done);
+}
+
+// The session's lock is not held while the disk is waited for, so that one wait is for all.
+Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
+                      const Mark& mark) {
+  Judged out = judge_ordered(info, call, hold, mark);
+  const bool strict =
+      out.certificate && out.certificate->durability() == kernel::Durability::kStrict;
+  if (!strict || info.durable_later || make_durable()) return out;
+  return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
+}
+
 Judged Session::judge(Lock& lock, const CallInfo& info, const kernel::Call& call, const Hold& hold,
                       const Mark& mark) {
   if (hold.kind != Hold::Kind::kNone && held_.size() >= kPruneHeldAt) prune_dead_files();

@@ -29,22 +29,6 @@ void Session::give_messages(std::vector<std::string> messages) {
 }
 
 // A permit adds whose words the arguments are; without one they are the agent's.
-bool Session::make_durable() {
-  const Status done = recorder_.make_durable();
-  if (!done) fatal(done.error().what);
-  return static_cast<bool>(done);
-}
-
-// The session's lock is not held while the disk is waited for, so that one wait is for all.
-Judged Session::judge(const CallInfo& info, const kernel::Call& call, const Hold& hold,
-                      const Mark& mark) {
-  Judged out = judge_ordered(info, call, hold, mark);
-  const bool strict =
-      out.certificate && out.certificate->durability() == kernel::Durability::kStrict;
-  if (!strict || info.durable_later || make_durable()) return out;
-  return Judged{.certificate = {}, .seq = 0, .hold = 0, .error = EIO};
-}
-
 Judged Session::judge_ordered(const CallInfo& info, const kernel::Call& call, const Hold& hold,
                               const Mark& mark) {
   Lock lock = enter();

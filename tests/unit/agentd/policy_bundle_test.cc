@@ -117,6 +117,27 @@ TEST_F(PolicyBundleTest, EveryShippedPolicyIsTheSamePolicyAfterLoadingAndAfterPa
   EXPECT_GT(count, 5u);
 }
 
+TEST_F(PolicyBundleTest, NoneIsAboutAnyHostWhateverItsRuleIsCalled) {
+  std::ofstream(dir_ + "/q.toml") << R"(name = "q"
+[[rule]]
+id = "observed-connect"
+why = "one host"
+allow = ["connect"]
+to = ["a:1"]
+accept = ["operator"]
+)";
+  auto payload = bundle_payload(dir_ + "/q.toml");
+  ASSERT_TRUE(payload) << payload.error().what;
+  ASSERT_TRUE(open_bundle(*seal_bundle(*payload, key_->name(), *key_), {key_->public_key()}));
+  const size_t at = payload->find("ca:1");  // a text of three characters
+  ASSERT_NE(at, std::string::npos);
+  payload->replace(at + 1, 3, "*:*");
+  const auto opened =
+      open_bundle(*seal_bundle(*payload, key_->name(), *key_), {key_->public_key()});
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().what.find("any host"), std::string::npos) << opened.error().what;
+}
+
 TEST_F(PolicyBundleTest, AnyOtherKeyAndAnyFlippedByteIsRefused) {
   EXPECT_FALSE(open_bundle(text_, {}));
   EXPECT_FALSE(open_bundle(text_, {SigningKey::generate()->public_key()}));
