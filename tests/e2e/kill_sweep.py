@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 
+from descendants import become_reaper, children, living, reap_orphans
 from harness import Checks, hosts
 
 COUNT = 40             # effects of each kind; four times as many files
@@ -30,7 +31,6 @@ RUNS_PER_STATE = 12    # then the log starts afresh
 DEAD_WITHIN = 1.0
 STOPPED_FOR = 0.05
 INTERRUPTED_APPEND = "(what an interrupted append leaves goes away at the next start)"   # verify's words
-PR_SET_CHILD_SUBREAPER = 36
 POLICY = """
 name = "kill-sweep"
 extends = [{base}]
@@ -85,29 +85,6 @@ class Counter:
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-
-
-def children(pid):
-    found = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    except OSError:
-        pass   # it has gone
-    return found
-
-
-def living(pid):
-    """Everything below a process that has not ended. Orphans are below this one: it is their reaper."""
-    found = []
-    for child in children(pid):
-        try:
-            if pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found.append(child)
-        except OSError:
-            continue
-        found += living(child)
-    return found
 
 
 def only_child(pid):
@@ -246,12 +223,7 @@ class Sweep:
         run.stderr.read()
         run.wait()
         run.stderr.close()
-        while True:   # orphans
-            try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    break
-            except ChildProcessError:
-                break
+        reap_orphans()
         return wrong, hit
 
     def turn(self, name, stop_first, delay):
@@ -331,8 +303,7 @@ def main():
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seconds", type=float, help="for all hosts together")
     options = parser.parse_args()
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("cannot become the reaper of orphans")
+    become_reaper()
     seconds = options.seconds or (900 if options.long else 45)
     checks = Checks("kill-sweep")
     chosen = hosts(options.certgate.resolve())

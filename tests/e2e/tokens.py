@@ -165,7 +165,8 @@ def exactly(checks, host):
         runs = [t.start(*which, "/usr/bin/python3", "-c", MAKE_FILES, f"r{round_number}-{i}")
                 for i, which in enumerate((("t", "alice"), ("t2", "bob"), ("t", "alice"), ("t2", "bob")))]
         if killed:
-            while not list(t.workspace.glob(f"r{round_number}-*")):
+            end = time.monotonic() + 30
+            while not list(t.workspace.glob(f"r{round_number}-*")) and time.monotonic() < end:
                 time.sleep(0.001)
             os.kill(runs[0].pid, signal.SIGKILL)
         for run in runs:

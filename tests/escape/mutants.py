@@ -9,18 +9,22 @@ import collections
 import os
 import pathlib
 import re
+import selectors
 import signal
 import subprocess
 import sys
-import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 
+from descendants import become_reaper, end_all_below, reap_orphans  # noqa: E402
 from harness import Checks  # noqa: E402
 from self_test import SABOTAGE  # noqa: E402
 
 TRIES = 6
+ROW_SECONDS = 180
+TIDY_SECONDS = 30
 # `fails`: the check that fails. `shows`: what its output then says; that the sandbox does not start is no success of an attack.
 Row = collections.namedtuple("Row", "mutant script arguments fails shows")
 
@@ -90,20 +94,47 @@ def run(row, binaries, programs, mutant):
     if "escape" in row.script or "kill_sweep" in row.script:
         command += ["--programs", str(programs)]
     env = {**os.environ, **({"CERTGATE_MUTANT": mutant} if mutant else {})}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
-        end = threading.Timer(600, child.kill)
-        end.start()
+    # Whoever started us may have left SIGINT ignored: then a scenario could not be told to end.
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as child:
         text = ""
-        for line in child.stdout:
+        deadline = time.monotonic() + ROW_SECONDS
+        for line in lines_of(child, deadline):
             # A FAIL line and what follows it, up to the next check.
             text = line if re.match("FAIL|ok|skip|==", line) else text + line
             if succeeds(text, row):
                 child.send_signal(signal.SIGINT)   # it tidies up; the rest of the scenario shows nothing more
-                child.communicate()
                 break
-        status = child.wait()
-        end.cancel()
+        else:
+            if time.monotonic() >= deadline:
+                text += f"(not over after {ROW_SECONDS} s)"
+                child.send_signal(signal.SIGINT)
+        try:
+            status = child.wait(TIDY_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            status = child.wait()
+        end_all_below(os.getpid())
+        reap_orphans()
     return succeeds(text, row), status, text[-900:]
+
+
+def lines_of(child, deadline):
+    """What a child writes, line by line, until it closes its output, has ended, or the time is over: descendants may hold the pipe."""
+    read = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            if not selector.select(0.2):
+                if child.poll() is not None:
+                    break
+                continue
+            if not (data := os.read(child.stdout.fileno(), 65536)):
+                break
+            *whole, read = (read + data).split(b"\n")
+            yield from (line.decode(errors="replace") + "\n" for line in whole)
+    if read:
+        yield read.decode(errors="replace")
 
 
 def succeeds(text, row):
@@ -122,6 +153,7 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     options = parser.parse_args()
     checks = Checks("mutants")
+    become_reaper()
     broken = {name for row in ROWS for name in row.mutant.split(",")} | set(SABOTAGE)   # tests/e2e/self_test.py shows the latter
     checks.check(broken == names_of_table(), "every mutant has an attack", names_of_table() ^ broken)
     for row in ROWS:
