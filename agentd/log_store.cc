@@ -23,6 +23,8 @@ using kernel::RecordKind;
 using sandbox::UniqueFd;
 
 constexpr size_t kChunkBytes = 1u << 20;
+constexpr size_t kFirstReadBytes = 1u << 17;  // of a chunk: mostly room, which reads as zeros
+static_assert(kFirstReadBytes > supervisor::kMaxFrameBytes);
 constexpr size_t kMaxSegments = 65536;
 constexpr size_t kMaxAtOnce = 256;
 constexpr char kSuffix[] = ".seg";
@@ -47,10 +49,11 @@ Result<uint64_t> size_of(int fd, const std::string& name) {
   return static_cast<uint64_t>(st.st_size);
 }
 
-Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size,
-                                        const std::string& name) {
-  std::vector<uint8_t> bytes(size);
-  size_t have = 0;
+// Fills up `bytes`, which are those at `offset`, to `size`, or to the end of the file.
+Status read_on(int fd, uint64_t offset, size_t size, std::vector<uint8_t>& bytes,
+               const std::string& name) {
+  size_t have = bytes.size();
+  bytes.resize(size);
   while (have < size) {
     const ssize_t n =
         ::pread(fd, bytes.data() + have, size - have, static_cast<off_t>(offset + have));
@@ -60,7 +63,7 @@ Result<std::vector<uint8_t>> read_chunk(int fd, uint64_t offset, size_t size,
     have += static_cast<size_t>(n);
   }
   bytes.resize(have);
-  return bytes;
+  return ok();
 }
 
 // One chunk of a segment, checked: what of it may be sealed, and why not more.
@@ -70,6 +73,7 @@ struct Batch {
   uint64_t consumed = 0;  // bytes of the frames in `entries`
   uint64_t next_seq = 0;
   bool ended = false;
+  supervisor::Frame::State next = supervisor::Frame::kEnd;  // what follows those
   std::string damage;  // not empty: what follows is not what was appended
 };
 
@@ -83,6 +87,30 @@ Status accept_record(const Record& record, const std::string& run, const Batch& 
   return ok();
 }
 
+bool ends_run(RecordKind kind) { return kind == RecordKind::kStop || kind == RecordKind::kGap; }
+
+// Moves the frames behind `consumed` that are what they should be into `entries`.
+void take_frames(const std::string& run, Batch& batch) {
+  const size_t before = batch.consumed;
+  supervisor::FrameReader reader(batch.bytes.data() + before, batch.bytes.size() - before);
+  while (batch.entries.size() < kMaxBatchRecords) {
+    const supervisor::Frame frame = reader.next();
+    batch.next = frame.state;
+    if (frame.state == supervisor::Frame::kDamaged) batch.damage = "a damaged frame";
+    if (frame.state != supervisor::Frame::kOk) return;
+    Result<Record> record = kernel::decode_record(frame.data, frame.size);
+    const Status accepted = record ? accept_record(*record, run, batch) : Status(record.error());
+    if (!accepted) {
+      batch.damage = accepted.error().what;
+      return;
+    }
+    batch.entries.emplace_back(reinterpret_cast<const char*>(frame.data), frame.size);
+    batch.consumed = before + reader.offset();
+    batch.next_seq = record->seq + 1;
+    batch.ended = ends_run(record->kind);
+  }
+}
+
 // What the supervisor will keep reserved (supervisor/log_room.h): a run must not start without it.
 Status make_room(int segment, const std::string& name) {
   supervisor::LogRoom room(segment, 0);
@@ -90,8 +118,6 @@ Status make_room(int segment, const std::string& name) {
   if (!change) return change.error();
   return *change == supervisor::LogRoom::Change::kFull ? Status(disk_error(name, ENOSPC)) : ok();
 }
-
-bool ends_run(RecordKind kind) { return kind == RecordKind::kStop || kind == RecordKind::kGap; }
 
 }  // namespace
 
@@ -119,6 +145,7 @@ struct LogStore::Impl {
   // Seals up to the present end of the segment; `damage` says why it stopped early, if it did.
   Result<size_t> seal_some(SegmentTail& tail, std::string& damage);
   Status seal_gap(const std::string& run, uint64_t seq, uint64_t bytes);
+  Result<uint64_t> rest_of(const SegmentTail& tail) const;
   Status finish(SegmentTail& tail);
   Result<std::vector<SegmentTail>> take_dead_segments();
   Status resume(SegmentTail& tail, const Record& last);
@@ -153,27 +180,15 @@ Status LogStore::Impl::keep_blobs(SegmentTail& tail) {
 
 Result<Batch> LogStore::Impl::next_batch(const SegmentTail& tail, uint64_t end) {
   const std::string name = segment_path(tail.run_);
-  const size_t size = std::min<uint64_t>(end - std::min(end, tail.offset_), kChunkBytes);
+  const size_t chunk = std::min<uint64_t>(end - std::min(end, tail.offset_), kChunkBytes);
   Batch batch;
   batch.next_seq = tail.next_seq_;
   batch.ended = tail.ended_;
-  CG_TRY(batch.bytes, read_chunk(tail.fd_.get(), tail.offset_, size, name));
-  supervisor::FrameReader reader(batch.bytes.data(), batch.bytes.size());
-  while (batch.entries.size() < kMaxBatchRecords) {
-    const supervisor::Frame frame = reader.next();
-    if (frame.state == supervisor::Frame::kDamaged) batch.damage = "a damaged frame";
-    if (frame.state != supervisor::Frame::kOk) break;
-    Result<Record> record = kernel::decode_record(frame.data, frame.size);
-    const Status accepted =
-        record ? accept_record(*record, tail.run_, batch) : Status(record.error());
-    if (!accepted) {
-      batch.damage = accepted.error().what;
-      break;
-    }
-    batch.entries.emplace_back(reinterpret_cast<const char*>(frame.data), frame.size);
-    batch.consumed = reader.offset();
-    batch.next_seq = record->seq + 1;
-    batch.ended = ends_run(record->kind);
+  batch.bytes.reserve(chunk);  // `entries` point into it
+  for (size_t size = std::min(chunk, kFirstReadBytes);; size = chunk) {
+    CG_CHECK(read_on(tail.fd_.get(), tail.offset_, size, batch.bytes, name));
+    take_frames(tail.run_, batch);
+    if (size == chunk || batch.next != supervisor::Frame::kTorn) break;
   }
   if (!batch.damage.empty()) {
     batch.damage =
@@ -188,7 +203,11 @@ Result<size_t> LogStore::Impl::seal_some(SegmentTail& tail, std::string& damage)
   if (end < tail.offset_) return fail(name + ": shorter than what is already sealed of it");
   size_t sealed = 0;
   while (tail.offset_ < end) {
-    CG_TRY(const Batch batch, next_batch(tail, end));
+    CG_TRY(Batch batch, next_batch(tail, end));
+    // It may be just being stored: then it is whole when it is looked at again.
+    if (!batch.damage.empty()) {
+      CG_TRY(batch, next_batch(tail, end));
+    }
     damage = batch.damage;
     if (batch.entries.empty()) break;
     // Never sign what is not durable: the segment first.
@@ -219,14 +238,38 @@ Status LogStore::Impl::seal_gap(const std::string& run, uint64_t seq, uint64_t b
       {std::string_view(reinterpret_cast<const char*>(encoded.data()), encoded.size())});
 }
 
+// How many bytes an append that was not finished has left: all of a torn frame; else, behind the
+// end, those before the last zeros, which are room.
+Result<uint64_t> LogStore::Impl::rest_of(const SegmentTail& tail) const {
+  const std::string name = segment_path(tail.run_);
+  CG_TRY(const uint64_t end, size_of(tail.fd_.get(), name));
+  uint64_t rest = 0;
+  for (uint64_t at = tail.offset_; at < end;) {
+    std::vector<uint8_t> bytes;
+    CG_CHECK(read_on(tail.fd_.get(), at, std::min<uint64_t>(end - at, kChunkBytes), bytes, name));
+    if (bytes.empty()) break;
+    if (at == tail.offset_ && supervisor::FrameReader(bytes.data(), bytes.size()).next().state ==
+                                  supervisor::Frame::kTorn) {
+      return end - at;
+    }
+    const auto last = std::find_if(bytes.rbegin(), bytes.rend(), [](uint8_t b) { return b != 0; });
+    if (last != bytes.rend())
+      rest = at - tail.offset_ + static_cast<uint64_t>(bytes.rend() - last);
+    at += bytes.size();
+  }
+  return rest;
+}
+
 Status LogStore::Impl::finish(SegmentTail& tail) {
   if (!tail.fd_) return fail("segment: already finished");
   const std::string name = segment_path(tail.run_);
   std::string damage;
   CG_CHECK(seal_some(tail, damage));
-  CG_TRY(const uint64_t end, size_of(tail.fd_.get(), name));
-  if (!tail.gap_ && (!tail.ended_ || end > tail.offset_)) {
-    CG_CHECK(seal_gap(tail.run_, tail.next_seq_, end - tail.offset_));
+  CG_TRY(const uint64_t rest, rest_of(tail));
+  // More than one append can have left, and it is not read: a page before it never got to the disk.
+  if (rest > supervisor::kMaxFrameBytes) damage = "bytes behind the end";
+  if (!tail.gap_ && (!tail.ended_ || rest > 0)) {
+    CG_CHECK(seal_gap(tail.run_, tail.next_seq_, rest));
     tail.gap_ = true;
   }
   CG_CHECK(keep_blobs(tail));
@@ -324,7 +367,7 @@ Result<SegmentFile> LogStore::make_segment(const std::string& run) {
   SegmentFile segment;
   segment.append =
       UniqueFd(::openat(dir_fd(), path.c_str(),
-                        O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+                        O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!segment.append) return disk_error(path, errno);
   segment.tail.fd_ = UniqueFd(::openat(dir_fd(), path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (!segment.tail.fd_) return disk_error(path, errno);

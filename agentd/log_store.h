@@ -58,8 +58,9 @@ class SegmentTail {
 };
 
 struct SegmentFile {
-  sandbox::UniqueFd append;  // O_WRONLY | O_APPEND, close-on-exec, flocked shared: the supervisor's
-  sandbox::UniqueFd blobs;   // the same, of segments/<run>.blobs (supervisor/blob_file.h)
+  sandbox::UniqueFd append;  // O_RDWR | O_APPEND, close-on-exec, flocked shared: the supervisor's
+                             // (supervisor/segment_writer.h)
+  sandbox::UniqueFd blobs;   // O_WRONLY, else the same, of segments/<run>.blobs (supervisor/blob_file.h)
   SegmentTail tail;
 };
 

@@ -1,5 +1,6 @@
 #include "supervisor/frame.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -10,6 +11,7 @@
 namespace certgate::supervisor {
 namespace {
 
+constexpr size_t kLengthBytes = 4;
 constexpr uint32_t kPolynomial = 0x82F63B78;  // Castagnoli, reflected
 using Tables = std::array<std::array<uint32_t, 256>, 8>;
 
@@ -95,15 +97,20 @@ bool append_frame(const void* data, size_t size, std::vector<uint8_t>& out) {
   return true;
 }
 
+bool only_zeros(const uint8_t* data, size_t size) {
+  return std::all_of(data, data + size, [](uint8_t byte) { return byte == 0; });
+}
+
 Frame FrameReader::next() {
   Frame frame;
   frame.offset = at_;
   const size_t left = size_ - at_;
   if (left == 0) return frame;
+  if (only_zeros(data_ + at_, std::min(left, kLengthBytes))) return frame;
   frame.state = Frame::kTorn;
   if (left < kFrameHeaderBytes) return frame;
   const uint32_t size = get_u32(data_ + at_);
-  if (size == 0 || size > kernel::kMaxRecordBytes) {
+  if (size > kernel::kMaxRecordBytes) {
     frame.state = Frame::kDamaged;
     return frame;
   }

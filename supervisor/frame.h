@@ -1,10 +1,11 @@
 // Frame: how records lie in a segment: u32 LE length | u32 LE crc32c(bytes) | bytes.
 //
-//   append_frame(record.data(), record.size(), buffer);     // then one write(2) to the segment
+//   append_frame(record.data(), record.size(), buffer);     // then SegmentWriter::append()
 //   FrameReader reader(data, size);
 //   for (Frame f = reader.next(); f.state == Frame::kOk; f = reader.next()) use(f.data, f.size);
 //
-// Length is 1 to kMaxRecordBytes, so that a tail of zeros is never a frame.
+// Length is 1 to kMaxRecordBytes: a length of zero is the end, as what is reserved for further
+// frames reads as zeros. Only zeros follow it once nobody appends any more (only_zeros).
 #pragma once
 
 #include <cstddef>
@@ -25,10 +26,12 @@ uint32_t crc32c_portable(const void* data, size_t size);  // by table: the same 
 // false).
 [[nodiscard]] bool append_frame(const void* data, size_t size, std::vector<uint8_t>& out);
 
+bool only_zeros(const uint8_t* data, size_t size);
+
 struct Frame {
   enum State : uint8_t {
     kOk,       // data and size are the bytes
-    kEnd,      // the bytes ended exactly after the last frame
+    kEnd,      // no further frame: the bytes end here, or the next length is zero
     kTorn,     // the bytes end inside this frame: an append that has not finished
     kDamaged,  // a length that cannot be, or a wrong checksum: not what was appended
   };

@@ -32,6 +32,7 @@ class LogRoom {
   LogRoom(int segment, uint64_t size) : segment_(segment), reserved_(size), looked_at_(size) {}
   // Calls must be ordered by the caller's lock. `size`: what the segment has now.
   Result<Change> keep(uint64_t size);
+  uint64_t reserved() const { return reserved_; }  // bytes of the segment that have their blocks
   bool full() const { return full_.load(std::memory_order_relaxed); }
 
  private:

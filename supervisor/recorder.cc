@@ -1,6 +1,5 @@
 #include "supervisor/recorder.h"
 
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,11 +21,6 @@ int64_t now_ns(clockid_t clock) {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-uint64_t size_of(int fd) {
-  struct stat s {};
-  return ::fstat(fd, &s) == 0 ? static_cast<uint64_t>(s.st_size) : 0;
-}
-
 constexpr uint64_t kBytesOfARecord = 256;
 constexpr timespec kLookAgain{0, 100'000'000};
 constexpr std::chrono::nanoseconds kLongestGathering{2'000'000};
@@ -37,11 +31,9 @@ Recorder::Recorder(std::string run, std::string token, sandbox::UniqueFd segment
                    RecordRate* rate)
     : run_(std::move(run)),
       token_(std::move(token)),
-      segment_(std::move(segment)),
       rate_(rate),
-      next_seq_(next_seq),
-      size_(size_of(segment_.get())),
-      room_(segment_.get(), size_) {}
+      segment_(std::move(segment)),
+      next_seq_(next_seq) {}
 
 void Recorder::keep_out(sandbox::UniqueFd blobs, Redaction redaction) {
   const std::lock_guard lock(mutex_);
@@ -66,8 +58,7 @@ Result<uint64_t> Recorder::append(kernel::Record record, kernel::Durability dura
 
 Status Recorder::sync_files(bool blobs) {
   if (blobs) CG_CHECK(blobs_->sync());
-  if (::fdatasync(segment_.get()) != 0) return fail_errno("fdatasync of the log segment", errno);
-  return ok();
+  return segment_.sync();
 }
 
 // Those whom the last sync let go mostly come again at once: they are waited for, but no longer
@@ -77,7 +68,7 @@ Status Recorder::sync_for_all(std::unique_lock<std::mutex>& lock) {
   const auto until = std::chrono::steady_clock::now() + std::min(2 * sync_took_, kLongestGathering);
   came_.wait_until(lock, until, [this] { return waiting_ >= batch_ || failed_; });
   batch_ = std::exchange(waiting_, 0);
-  const uint64_t covered = size_, blobs = blobs_ ? blobs_->size() : 0;
+  const uint64_t covered = segment_.size(), blobs = blobs_ ? blobs_->size() : 0;
   const bool new_blobs = blobs > durable_blobs_;
   lock.unlock();
   const auto start = std::chrono::steady_clock::now();
@@ -100,7 +91,7 @@ Status Recorder::sync_for_all(std::unique_lock<std::mutex>& lock) {
 // somebody else that reaches the disk before its blobs do has no effect yet.
 Status Recorder::make_durable() {
   std::unique_lock lock(mutex_);
-  const uint64_t wanted = size_;
+  const uint64_t wanted = segment_.size();
   if (durable_ < wanted && ++waiting_ >= batch_) came_.notify_one();
   while (durable_ < wanted) {
     if (failed_) return fail("the log has failed earlier: no record, no effect", EIO);
@@ -140,13 +131,13 @@ Status Recorder::hide(kernel::Record& record, const std::vector<std::string>* en
 
 // The halt record and the one that ends it are in the log before anything that follows from them.
 Status Recorder::keep_room() {
-  auto kept = room_.keep(size_);
+  auto kept = segment_.keep_room();
   if (kept && blobs_) kept = blobs_->room().keep(blobs_->size());
   if (!kept) {
     failed_ = true;
     return kept.error();
   }
-  const bool full = room_.full() || (blobs_ && blobs_->room().full());
+  const bool full = segment_.full() || (blobs_ && blobs_->room().full());
   if (full == full_.exchange(full)) return ok();
   kernel::Record record;
   record.kind = kernel::RecordKind::kHalt;
@@ -199,17 +190,12 @@ Result<uint64_t> Recorder::write_locked(kernel::Record& record, kernel::Durabili
       durability != kernel::Durability::kStrict) {
     return next_seq_++;
   }
-  // One write per frame: a short write leaves a torn frame behind, so nothing may follow it.
-  const ssize_t n = ::write(segment_.get(), frame_.data(), frame_.size());
-  if (n != static_cast<ssize_t>(frame_.size())) {
+  Status written = segment_.append(frame_);
+  if (written && durability == kernel::Durability::kStrict) written = segment_.sync();
+  if (!written) {
     failed_ = true;
-    return fail_errno("append to the log segment (is the disk full?)", n < 0 ? errno : ENOSPC);
+    return written.error();
   }
-  if (durability == kernel::Durability::kStrict && ::fdatasync(segment_.get()) != 0) {
-    failed_ = true;
-    return fail_errno("fdatasync of the log segment", errno);
-  }
-  size_ += frame_.size();
   if (rate_ != nullptr) rate_->count(record.boot_ns);
   return next_seq_++;
 }

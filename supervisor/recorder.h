@@ -2,7 +2,7 @@
 //
 //   CG_TRY(uint64_t seq, recorder.append(std::move(record), Durability::kOrdered));
 //
-// `ordered`: when append returns, the bytes are in the page cache of an O_APPEND file and survive
+// `ordered`: when append returns, the bytes are in the segment's page cache and survive
 // the death of every process of ours. `strict`: fdatasync has returned too; one fdatasync is for
 // all who wait for one, and nobody waits with the lock in his hand. After any error the recorder
 // stays failed: no record, no effect.
@@ -27,10 +27,10 @@
 #include "kernel/result.h"
 #include "sandbox/fd.h"
 #include "supervisor/blob_file.h"
-#include "supervisor/log_room.h"
 #include "supervisor/process_table.h"
 #include "supervisor/record_rate.h"
 #include "supervisor/redaction.h"
+#include "supervisor/segment_writer.h"
 
 namespace certgate::supervisor {
 
@@ -79,19 +79,17 @@ class Recorder {
 
   const std::string run_;
   const std::string token_;
-  const sandbox::UniqueFd segment_;
   RecordRate* const rate_;
   std::mutex mutex_;  // guards the fields below and the order of frames
+  SegmentWriter segment_;
   uint64_t next_seq_;
-  uint64_t size_;  // of the segment
-  std::atomic<uint64_t> durable_{0};  // of the size, what is known to be on the disk
+  std::atomic<uint64_t> durable_{0};  // of the segment's size, what is known to be on the disk
   uint64_t durable_blobs_ = 0;        // the same of the blobs
   bool syncing_ = false;              // by one of those who wait
   std::atomic<uint32_t> syncs_{0};    // that have ended: what the others wait for
   size_t waiting_ = 0, batch_ = 0;    // callers for the next sync, and whom the last one was for
   std::chrono::nanoseconds sync_took_{0};
   std::condition_variable came_;
-  LogRoom room_;
   std::optional<BlobFile> blobs_;
   Redaction redaction_;
   ProcessTable processes_;

@@ -329,6 +329,11 @@ int run_main(const Args& args) {
         "keep "
         "the log, and look for \"type=1326\" in the kernel's log, which names the call");
   }
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) {
+    return trouble(
+        "a file of the state directory could not be reached any more (SIGBUS), and the supervisor "
+        "ended with the agent: look for errors of its disk in the kernel's log");
+  }
   if (WIFEXITED(status) && *home) {
     if (auto stays = (*home)->keep(); !stays)
       trouble("the home is not kept, the one before stays: " + stays.error().what);

@@ -25,15 +25,20 @@ def children(pid):
     return found
 
 
+def lives(pid):
+    """False: it has ended, whether or not somebody has waited for it."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def living(pid):
     """Everything below a process that has not ended; orphans too, if it is their reaper."""
     found = []
     for child in children(pid):
-        try:
-            if pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found.append(child)
-        except OSError:
-            continue
+        if lives(child):
+            found.append(child)
         found += living(child)
     return found
 

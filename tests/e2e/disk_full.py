@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 
+from descendants import lives, living
 from harness import Checks, hosts
 
 PYTHON = "/usr/bin/python3"
@@ -208,9 +209,47 @@ def throttle(checks, host, workspace):
     checks.check(not [r for r in host.audit_list(quiet) if r["kind"] in ("throttle", "halt")], "who is not slowed down has none")
 
 
+def mapped_by(path):
+    """The processes that have it in memory."""
+    found = []
+    for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if str(path) in maps.read_text():
+                found.append(int(maps.parent.name))
+        except OSError:
+            continue   # it has gone, or is somebody else's
+    return found
+
+
+def failing_disk(checks, host, workspace):
+    """What is mapped of the log cannot be reached any more, as on a disk that fails."""
+    state = host.state("state-failing")
+    agent = Agent(host, state, workspace, "--", PYTHON, "flood.py", 1000 * OPENS)
+    end = time.monotonic() + 20
+    while len(agent.said) < 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    segment, = (state / "segments").glob("*.seg")
+    below = living(agent.run.pid)
+    mapped = mapped_by(segment)
+    checks.check(len(below) >= 3 and mapped == below[:1], "the supervisor has the log in memory, and nobody inside", (mapped, below))
+    os.truncate(segment, 0)
+    start = time.monotonic()
+    while any(map(lives, below)) and time.monotonic() < start + 1:
+        time.sleep(0.01)
+    left = list(filter(lives, below))
+    checks.check(not left and agent.end(20) == 125, "when it cannot be reached any more, the agent is dead within a second", (left, agent.complaints))
+    checks.check(any("segment" in line or "SIGBUS" in line for line in agent.complaints), "and why is said", agent.complaints)
+    again = host.call("run", "--workspace", workspace, "--state", state, "--", "/bin/true")
+    verify = host.call("audit", "verify", "--state", state)
+    gaps = [r for r in host.audit_list(state) if r["kind"] == "gap"]
+    checks.check(again.returncode == 0 and verify.returncode == 0 and len(gaps) == 1, "the next start says that there is a gap, and goes on",
+                 (again.stderr, verify.stdout, gaps))
+
+
 def scenario(checks, host):
     workspace = workspace_of(host)
     throttle(checks, host, workspace)
+    failing_disk(checks, host, workspace)
     if os.geteuid() != 0:
         checks.skip("a full disk", "only root can mount a small file system")
         return

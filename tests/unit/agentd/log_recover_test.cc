@@ -83,12 +83,42 @@ TEST_F(LogRecoverTest, ADamagedSegmentIsKeptAside) {
   }
 }
 
-TEST_F(LogRecoverTest, ATailOfZerosIsAGap) {
+TEST_F(LogRecoverTest, ZerosBehindTheLastRecordAreRoom) {
+  const std::string room(4096, '\0');
   opened();
-  write(segment_of("run"), frames("run", 2) + std::string(4096, '\0'));
+  write(segment_of("run"), frames("run", 2) + room);
   recover();
   EXPECT_EQ(all().size(), 3u);
-  EXPECT_EQ(all().back().count, 4096u);
+  EXPECT_EQ(all().back().kind, RecordKind::kGap);  // it has no end, but nothing of it is lost
+  EXPECT_EQ(all().back().count, 0u);
+  EXPECT_EQ(verdict(), "yes");
+}
+
+TEST_F(LogRecoverTest, WhatAnUnfinishedAppendLeavesBehindTheEndIsCounted) {
+  const std::string room(100000, '\0');
+  const std::string third = frames("run", 3).substr(frames("run", 2).size());
+  for (size_t stored = 5; stored <= third.size(); ++stored) {  // all but its length, so far
+    fs::remove_all(state_);
+    opened();
+    write(segment_of("run"), frames("run", 2) + std::string(4, '\0') + third.substr(4, stored - 4) + room);
+    recover();
+    ASSERT_EQ(all().size(), 3u) << stored;
+    size_t last = stored;
+    while (third[last - 1] == '\0') --last;
+    EXPECT_EQ(all().back().count, last > 4 ? last : 0) << stored;
+    EXPECT_FALSE(fs::exists(state_ + "/segments/run.damaged"));
+    ASSERT_EQ(verdict(), "yes") << stored;
+  }
+}
+
+TEST_F(LogRecoverTest, RecordsBehindAPageThatWasLostAreKeptAside) {
+  opened();
+  const std::string bytes = frames("run", 2) + std::string(70000, '\0') + frames("run", 9) + std::string(5000, '\0');
+  write(segment_of("run"), bytes);
+  recover();
+  EXPECT_EQ(all().size(), 3u);
+  EXPECT_EQ(all().back().count, 70000 + frames("run", 9).size());
+  EXPECT_EQ(read(state_ + "/segments/run.damaged"), bytes);
   EXPECT_EQ(verdict(), "yes");
 }
 

@@ -81,11 +81,22 @@ TEST(Frame, AFlipAnywhereIsNoticed) {
   }
 }
 
-TEST(Frame, ATailOfZerosIsDamagedNotEmptyFrames) {
-  const Bytes zeros(4096, 0);
-  FrameReader reader(zeros.data(), zeros.size());
-  EXPECT_EQ(reader.next().state, Frame::kDamaged);
-  EXPECT_EQ(reader.next().offset, 0u);
+TEST(Frame, ZerosAreTheEndNotEmptyFrames) {
+  for (size_t room : {1, 3, 4, 7, 8, 9, 4096}) {
+    Bytes bytes = frames_of({"some record"});
+    const size_t end = bytes.size();
+    bytes.resize(end + room);
+    FrameReader reader(bytes.data(), bytes.size());
+    EXPECT_EQ(reader.next().state, Frame::kOk);
+    EXPECT_EQ(reader.next().state, Frame::kEnd) << room;
+    EXPECT_EQ(reader.next().offset, end);
+  }
+}
+
+TEST(Frame, ALengthWithoutItsLastBytesIsTorn) {
+  const Bytes bytes = frames_of({std::string(300, 'x')});  // its length's low byte is not zero
+  for (size_t size = 1; size < 8; ++size)
+    EXPECT_EQ(FrameReader(bytes.data(), size).next().state, Frame::kTorn) << size;
 }
 
 }  // namespace

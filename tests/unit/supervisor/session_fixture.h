@@ -113,7 +113,7 @@ class SessionTest : public testing::Test {
     ASSERT_TRUE(readers) << readers.error().what;
     readers_.emplace(std::move(*readers));
     UniqueFd segment(
-        ::open((dir_ + "/segment").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
+        ::open((dir_ + "/segment").c_str(), O_CREAT | O_RDWR | O_APPEND | O_CLOEXEC, 0600));
     ledger_.emplace(*open_ledger());
     recorder_.emplace("abcdefgh", "00112233aabbccdd00112233aabbccdd", std::move(segment), 1);
     int ends[2] = {-1, -1};
