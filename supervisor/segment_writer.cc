@@ -21,9 +21,10 @@ constexpr uint64_t kPage = 4096;
 constexpr decltype(statfs::f_type) kXfs = 0x58465342;  // not in linux/magic.h of every release
 constexpr decltype(statfs::f_type) kMapped[] = {EXT4_SUPER_MAGIC, kXfs, TMPFS_MAGIC};
 
-uint64_t size_of(int fd) {
+Result<uint64_t> size_of(int fd) {
   struct stat s {};
-  return ::fstat(fd, &s) == 0 ? static_cast<uint64_t>(s.st_size) : 0;
+  if (::fstat(fd, &s) != 0) return fail_errno("look at the log segment", errno);
+  return static_cast<uint64_t>(s.st_size);
 }
 
 }  // namespace
@@ -36,7 +37,8 @@ bool keeps_reserved_blocks(int fd) {
 
 SegmentWriter::SegmentWriter(sandbox::UniqueFd segment)
     : segment_(std::move(segment)),
-      size_(size_of(segment_.get())),
+      found_(size_of(segment_.get())),
+      size_(found_ ? *found_ : 0),
       room_(segment_.get(), size_),
       can_map_((::fcntl(segment_.get(), F_GETFL) & O_ACCMODE) == O_RDWR &&
                keeps_reserved_blocks(segment_.get())) {}
@@ -66,12 +68,14 @@ Status SegmentWriter::map_reserved() {
 }
 
 Result<LogRoom::Change> SegmentWriter::keep_room() {
+  if (!found_) return found_.error();
   CG_TRY(const LogRoom::Change change, room_.keep(size_));
   if (can_map_ && room_.reserved() > std::max(map_end_, size_)) CG_CHECK(map_reserved());
   return change;
 }
 
 Status SegmentWriter::append(std::span<const uint8_t> frame) {
+  if (!found_) return found_.error();
   if (map_ == nullptr) {
     // One write per frame: a short write leaves a torn frame behind, so nothing may follow it.
     const ssize_t n = ::write(segment_.get(), frame.data(), frame.size());

@@ -28,7 +28,8 @@ namespace certgate::supervisor {
 
 class SegmentWriter {
  public:
-  // `segment`: O_RDWR (else never mapped) | O_APPEND, as long as the frames in it.
+  // `segment`: O_RDWR (else never mapped) | O_APPEND, as long as the frames in it. An error is said
+  // by whatever is called next.
   explicit SegmentWriter(sandbox::UniqueFd segment);
   ~SegmentWriter();
   SegmentWriter(const SegmentWriter&) = delete;
@@ -49,6 +50,7 @@ class SegmentWriter {
   void unmap();
 
   const sandbox::UniqueFd segment_;
+  const Result<uint64_t> found_;  // its size at first; after an error nothing is appended
   uint64_t size_;
   LogRoom room_;
   bool can_map_;

@@ -1,4 +1,5 @@
 // Death and EIO at every file system call of an append: ptrace is the hand that does it.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -8,11 +9,13 @@
 
 #include <csignal>
 #include <functional>
+#include <optional>
 #include <set>
 
 #include "agentd/log_snapshot.h"
 #include "agentd/state_dir.h"
 #include "log_fixture.h"
+#include "supervisor/segment_writer.h"
 
 #if defined(__x86_64__)
 
@@ -28,13 +31,28 @@ constexpr int kMaxCalls = 2000;
 const std::set<unsigned long long> kFileCalls = {
     SYS_openat,     SYS_write,     SYS_pread64,  SYS_fsync,     SYS_fdatasync,
     SYS_renameat,   SYS_renameat2, SYS_unlinkat, SYS_mkdirat,   SYS_linkat,
-    SYS_newfstatat, SYS_flock,     SYS_fchmod,   SYS_getdents64};
+    SYS_newfstatat, SYS_flock,     SYS_fchmod,   SYS_getdents64,
+    SYS_fallocate,  SYS_ftruncate, SYS_fstatfs,  SYS_madvise};
+
+bool is_file_call(const user_regs_struct& regs) {
+  // Of the mappings those of files: the others are malloc's.
+  if (regs.orig_rax == SYS_mmap) return static_cast<int>(regs.r8) >= 0;
+  return kFileCalls.contains(regs.orig_rax);
+}
 
 // What the child has reached; it survives the child.
 struct Progress {
   uint64_t appended = 0;
   uint64_t sealed = 0;
+  bool mapped = false;
 };
+
+std::vector<uint8_t> frame_of(const kernel::Record& record) {
+  std::vector<uint8_t> bytes, frame;
+  kernel::encode_record(record, bytes);
+  EXPECT_TRUE(supervisor::append_frame(bytes.data(), bytes.size(), frame));
+  return frame;
+}
 
 enum class Fault { kKill, kEio, kNoSpace };
 
@@ -69,9 +87,15 @@ class LogCrashTest : public LogTest {
     if (!store || !store->recover()) return false;
     auto segment = store->create_segment("crash");
     if (!segment) return false;
+    std::optional<supervisor::SegmentWriter> writer;
     for (uint64_t seq = 1; seq <= 4; ++seq) {
       const auto kind = seq == 4 ? RecordKind::kStop : RecordKind::kCertificate;
-      if (!append_record(segment->append.get(), record("crash", seq, kind))) return false;
+      if (seq == 1 && !append_record(segment->append.get(), record("crash", seq, kind)))
+        return false;
+      if (seq == 2) writer.emplace(std::move(segment->append));
+      if (seq > 1 && (!writer->append(frame_of(record("crash", seq, kind))) || !writer->keep_room()))
+        return false;
+      if (writer && writer->mapped()) progress_->mapped = true;
       progress_->appended = seq;
       if (seq != 2) continue;
       if (!tried_again([&]() -> Status {
@@ -106,7 +130,7 @@ class LogCrashTest : public LogTest {
       if (WSTOPSIG(status) != (SIGTRAP | 0x80)) continue;
       user_regs_struct regs{};
       ::ptrace(PTRACE_GETREGS, child, nullptr, &regs);
-      if (entry && kFileCalls.contains(regs.orig_rax) && ++calls == nth) {
+      if (entry && is_file_call(regs) && ++calls == nth) {
         struck = true;
         if (fault == Fault::kKill) {
           ::kill(child, SIGKILL);
@@ -153,6 +177,8 @@ class LogCrashTest : public LogTest {
   }
 
   void strike_everywhere(Fault fault) {
+    const sandbox::UniqueFd here(::open(root_.c_str(), O_PATH | O_CLOEXEC));
+    const bool maps = supervisor::keeps_reserved_blocks(here.get());
     int nth = 1;
     for (; nth < kMaxCalls; ++nth) {
       fs::remove_all(state_);
@@ -171,6 +197,7 @@ class LogCrashTest : public LogTest {
     }
     EXPECT_GT(nth, 60);
     EXPECT_EQ(progress_->sealed, 4u);
+    EXPECT_EQ(progress_->mapped, maps);
   }
 
   Progress* progress_ = nullptr;
