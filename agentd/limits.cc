@@ -61,6 +61,7 @@ std::string json_of(const Limits& limits, const sandbox::Cgroup& cgroup,
   if (limits.cpu_milli)
     out += json_entry("cpu_milli", *limits.cpu_milli, name_of(cgroup.means(Resource::kCpu)));
   out += json_entry("tmp", spec.tmp_bytes, "tmpfs");
+  if (limits.file_size) out += json_entry("file_size", *limits.file_size, "rlimit");
   out += json_entry("open_files", limits.open_files.value_or(kDefaultOpenFiles), "rlimit");
   out += json_entry("records_per_second",
                     limits.records_per_second.value_or(kDefaultRecordsPerSecond), "supervisor");
@@ -71,7 +72,7 @@ std::string json_of(const Limits& limits, const sandbox::Cgroup& cgroup,
 
 void Limits::narrow(const Limits& other) {
   for (const auto field : {&Limits::memory, &Limits::processes, &Limits::cpu_milli, &Limits::tmp,
-                           &Limits::open_files, &Limits::records_per_second}) {
+                           &Limits::file_size, &Limits::open_files, &Limits::records_per_second}) {
     if (other.*field && (!(this->*field) || *(other.*field) < *(this->*field)))
       this->*field = other.*field;
   }
@@ -93,6 +94,8 @@ Result<Imposed> impose(const Limits& limits, sandbox::Spec& spec,
   }
   const uint64_t files = limits.open_files.value_or(kDefaultOpenFiles);
   spec.limits = {{RLIMIT_CORE, 0}, {RLIMIT_NOFILE, at_most(RLIMIT_NOFILE, files)}};
+  if (limits.file_size)
+    spec.limits.emplace_back(RLIMIT_FSIZE, at_most(RLIMIT_FSIZE, *limits.file_size));
   // Beside a cgroup, which counts how often it is met, only against what would be absurd.
   const bool counted = cgroup.means(Resource::kProcesses) != Means::kNone;
   if (!mutant(Mutant::kCgroup)) {

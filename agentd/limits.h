@@ -35,6 +35,7 @@ struct Limits {
   std::optional<uint64_t> processes;           // threads count too
   std::optional<uint64_t> cpu_milli;           // thousandths of a processor
   std::optional<uint64_t> tmp;                 // bytes of each tmpfs
+  std::optional<uint64_t> file_size;           // bytes up to which a file can be written
   std::optional<uint64_t> open_files;          // of each process
   std::optional<uint64_t> records_per_second;  // over ten seconds; then its calls wait
 

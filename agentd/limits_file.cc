@@ -26,6 +26,8 @@ constexpr Row kRows[] = {
      "a number of processors from 0.01 to 1024, like 1.5"},
     {"tmp", Unit::kBytes, kMiB, 1ull << 50, &Limits::tmp,
      "a size from \"1M\" on, like \"512M\" or \"2G\""},
+    {"file_size", Unit::kBytes, 64 * 1024, 1ull << 50, &Limits::file_size,
+     "a size from \"64K\" on, like \"16M\""},
     {"open_files", Unit::kNumber, 16, 1048576, &Limits::open_files,
      "a whole number from 16 to 1048576"},
     {"records_per_second", Unit::kNumber, 10, 1000000, &Limits::records_per_second,

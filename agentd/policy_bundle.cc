@@ -31,7 +31,8 @@ constexpr size_t kMaxList = 65536;
 constexpr const char* kTrustFile = "trusted-policy-keys";
 constexpr std::optional<uint64_t> Limits::*kLimits[] = {
     &Limits::memory, &Limits::processes,  &Limits::cpu_milli,
-    &Limits::tmp,    &Limits::open_files, &Limits::records_per_second};
+    &Limits::tmp,    &Limits::open_files, &Limits::records_per_second, &Limits::file_size};
+constexpr size_t kFirstLimits = 6;  // as many as every bundle has
 
 using Texts = std::vector<std::string>;
 
@@ -119,10 +120,10 @@ Status read_sandbox(CborReader& in, CompiledPolicy& out) {
 
 Status read_limits_list(CborReader& in, Limits& out) {
   CG_TRY(const size_t count, in.array(std::size(kLimits)));
-  if (count != std::size(kLimits)) return fail("bundle: its limits are not complete");
-  for (const auto limit : kLimits) {
+  if (count < kFirstLimits) return fail("bundle: its limits are not complete");
+  for (size_t i = 0; i < count; ++i) {
     CG_TRY(const uint64_t value, in.unsigned_int());
-    if (value != 0) out.*limit = value;
+    if (value != 0) out.*kLimits[i] = value;
   }
   return ok();
 }

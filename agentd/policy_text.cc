@@ -105,6 +105,7 @@ void put_limits(std::string& out, const Limits& limits) {
   if (limits.cpu_milli)
     put(out, "cpu", fmt::format("{}.{:03}", *limits.cpu_milli / 1000, *limits.cpu_milli % 1000));
   if (limits.tmp) put(out, "tmp", in_units(*limits.tmp, kSizes));
+  if (limits.file_size) put(out, "file_size", in_units(*limits.file_size, kSizes));
   if (limits.open_files) put(out, "open_files", std::to_string(*limits.open_files));
   if (limits.records_per_second)
     put(out, "records_per_second", std::to_string(*limits.records_per_second));

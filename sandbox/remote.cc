@@ -206,6 +206,16 @@ bool signal_waits(int tid) {
   return signal_sets(own.tgid, leader) && (shared & leader.blocked) != 0;
 }
 
+Result<uint64_t> file_size_limit(int tid) {
+  constexpr std::string_view kName = "Max file size";
+  CG_TRY(const std::string text, read_file("/proc/" + std::to_string(tid) + "/limits", 65536));
+  const size_t at = text.find(kName);
+  if (at == std::string::npos) return fail("/proc/" + std::to_string(tid) + "/limits has no file size", ESRCH);
+  const size_t value = text.find_first_not_of(' ', at + kName.size());
+  if (value == std::string::npos || text.compare(value, 9, "unlimited") == 0) return UINT64_MAX;
+  return std::strtoull(text.c_str() + value, nullptr, 10);
+}
+
 Result<TaskFacts> task_facts(int tid) {
   CG_TRY(const std::string text, read_file("/proc/" + std::to_string(tid) + "/status", 65536));
   TaskFacts facts;

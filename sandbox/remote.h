@@ -50,6 +50,9 @@ struct TaskFacts {
 };
 Result<TaskFacts> task_facts(int tid);
 
+// RLIMIT_FSIZE of a thread's process, in bytes; UINT64_MAX where it has none.
+Result<uint64_t> file_size_limit(int tid);
+
 // Whether a signal waits that would interrupt a blocking call of this thread. False when in doubt
 // (a signal to the process may be meant for another thread).
 bool signal_waits(int tid);

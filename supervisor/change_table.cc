@@ -79,9 +79,19 @@ int perform_mknod(const Changed& c) {
                         static_cast<dev_t>(c.arg(c.row.a.path + 2))));
 }
 
-int decode_length(Changed& c) { return static_cast<off_t>(c.arg(1)) < 0 ? EINVAL : 0; }
+// The caller's own limit, which holds for what is done for it too.
+int decode_length(Changed& c) {
+  if (static_cast<off_t>(c.arg(1)) < 0) return EINVAL;
+  const auto longest = sandbox::file_size_limit(c.call.tid);
+  if (!longest) return ESRCH;
+  c.longest = *longest;
+  return 0;
+}
 
 int perform_truncate(const Changed& c) {
+  struct stat now {};
+  if (::fstat(c.a.object.get(), &now) != 0) return errno;
+  if (c.arg(1) > c.longest && c.arg(1) > static_cast<uint64_t>(now.st_size)) return EFBIG;
   return done(::truncate(c.a.through().c_str(), static_cast<off_t>(c.arg(1))));
 }
 

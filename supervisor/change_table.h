@@ -58,6 +58,7 @@ struct Changed {
   std::vector<char> value;                       // xattr
   std::optional<std::array<timespec, 2>> times;  // utime; none = now
   bool nothing = false;                          // utime that leaves both times as they are
+  uint64_t longest = UINT64_MAX;                 // up to where the caller may lengthen a file
   uint64_t arg(int i) const { return call.args[i]; }
   uint64_t flags() const { return row.flags >= 0 ? static_cast<uint32_t>(arg(row.flags)) : 0; }
 };

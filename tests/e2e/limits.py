@@ -75,6 +75,39 @@ FILES = """
     except OSError as e:
         print("opened", len(made), "errno", e.errno)
 """
+# Every way to make a file longer than it may be; what came of each.
+GROW = """
+    import os, resource
+    LIMIT, SOURCE = 1 << 20, os.open("/dev/zero", os.O_RDONLY)
+    def write(fd):
+        for i in range(64): os.write(fd, bytes(1 << 16))
+    def raise_limit(fd):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    WAYS = {"write": write, "pwrite": lambda fd: os.pwrite(fd, b"x", 4 * LIMIT), "ftruncate": lambda fd: os.ftruncate(fd, 4 * LIMIT),
+            "truncate": lambda fd: os.truncate("grown", 4 * LIMIT), "fallocate": lambda fd: os.posix_fallocate(fd, 0, 4 * LIMIT),
+            "sendfile": lambda fd: [os.sendfile(fd, SOURCE, None, 1 << 16) for i in range(64)], "raise": raise_limit}
+    for name, way in WAYS.items():
+        fd = os.open("grown", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            way(fd)
+            said = "done"
+        except (OSError, ValueError) as e: said = getattr(e, "errno", None) or type(e).__name__
+        print(name, said, os.fstat(fd).st_size, flush=True)
+        os.close(fd)
+    os.truncate("grown", LIMIT)
+    print("up to it", os.stat("grown").st_size)
+"""
+# Writes as much as it can, wherever it can.
+HOARD = """
+    import os
+    total = 0
+    for i in range(200):
+        try:
+            fd = os.open(f"hoard/{i}", os.O_WRONLY | os.O_CREAT, 0o600)
+            for i in range(64): total += os.write(fd, bytes(1 << 16))
+        except OSError: pass
+    print("wrote", total)
+"""
 # Opens as fast as its threads can; says how many each second has had.
 FLOOD = """
     import os, sys, threading, time
@@ -126,7 +159,7 @@ class Place:
         self.host = host
         self.workspace, self.state = host.directory("workspace"), host.state("state")
         for name, text in (("hog", HOG), ("forks", FORKS), ("spin", SPIN), ("fill", FILL), ("files", FILES), ("flood", FLOOD),
-                           ("wait", WAIT_FOR_OPEN), ("tail", TAIL), ("exact", EXACT)):
+                           ("wait", WAIT_FOR_OPEN), ("tail", TAIL), ("exact", EXACT), ("grow", GROW), ("hoard", HOARD)):
             (self.workspace / f"{name}.py").write_text(textwrap.dedent(text))
         host.own(self.workspace)
 
@@ -246,6 +279,28 @@ def sizes(checks, place):
     found = re.search(r"opened (\d+) errno 24", done.stdout)
     checks.check(found and 50 <= int(found.group(1)) < 64, "open files end at 64 (EMFILE)", (done.stdout, done.stderr))
     checks.check("opened 5000 no error" in place.run("default", "files").stdout, "without the limit 5000 are opened")
+
+
+def file_sizes(checks, place):
+    bare = dict(line.rsplit(" ", 2)[::2] for line in place.bare("grow").stdout.splitlines()[:-1])
+    checks.check({bare[way] for way in ("write", "pwrite", "ftruncate", "truncate", "fallocate")} == {str(4 << 20), str((4 << 20) + 1)},
+                 "without certgate files become as long as one likes", bare)
+    done = place.run(place.policy(file_size="1M"), "grow")
+    grown = {name: (said, int(size)) for name, said, size in (line.rsplit(" ", 2) for line in done.stdout.splitlines())}
+    ways = ("write", "pwrite", "ftruncate", "truncate", "fallocate")
+    checks.check(all(grown.get(way, ("", 0))[0] == "27" for way in ways) and grown.get("raise", ("",))[0] in ("ValueError", "1")
+                 and all(size <= 1 << 20 for _, size in grown.values()) and grown.get("up to", ("", 0)) == ("it", 1 << 20),
+                 "no file gets longer than file_size, whichever way (EFBIG)", (grown, done.stderr))
+    path = place.host.policies / "hoard.toml"
+    path.write_text('name = "hoard"\nextends = ["base/system"]\n[limits]\nfile_size = "64K"\n'
+                    '[[rule]]\nid = "few"\nwhy = "so many"\nallow = ["write"]\npaths = ["@workspace/hoard/**"]\naccept = ["@anything"]\nbudget = 16\n'
+                    '[[rule]]\nid = "work"\nwhy = "its program"\nallow = ["exec", "read"]\npaths = ["@workspace/**", "/usr/**"]\naccept = ["@anything"]\n')
+    path.chmod(0o644)
+    (place.workspace / "hoard").mkdir(exist_ok=True)
+    place.host.own(place.workspace)
+    done = place.run(path, "hoard")
+    there = sum(f.stat().st_size for f in (place.workspace / "hoard").iterdir())
+    checks.check(15 * 65536 <= there <= 16 * 65536, f"a budget of 16 writes and files of 64 KiB: {there >> 10} KiB are there", (done.stdout, done.stderr))
 
 
 def record_rate(checks, place):
@@ -392,7 +447,7 @@ def scenario(checks, host, only):
     print(f"memory by {by}, cpu {'by a cgroup' if cpu else 'by nothing'}")
     parts = {"memory": lambda: memory(checks, place, by), "beside": lambda: beside(checks, place, by),
              "processes": lambda: processes(checks, place, by), "cpu": lambda: processor(checks, place, cpu),
-             "sizes": lambda: sizes(checks, place), "records": lambda: record_rate(checks, place),
+             "sizes": lambda: sizes(checks, place), "file sizes": lambda: file_sizes(checks, place), "records": lambda: record_rate(checks, place),
              "clean-up": lambda: clean_up(checks, place)}
     for name, part in parts.items():
         if not only or name in only:

@@ -52,6 +52,7 @@ home_files = ["~/.netrc"]
 [limits]
 memory = "512M"
 cpu = 1.5
+file_size = "3M"
 )";
 
 class PolicyBundleTest : public ::testing::Test {
@@ -91,6 +92,7 @@ TEST_F(PolicyBundleTest, PlacedItIsWhatItsSourcesCompileTo) {
     EXPECT_EQ(placed->home_files[0].target, direct->home_files[0].target);
     EXPECT_EQ(placed->limits.memory, direct->limits.memory);
     EXPECT_EQ(placed->limits.cpu_milli, direct->limits.cpu_milli);
+    EXPECT_EQ(placed->limits.file_size, direct->limits.file_size);
     EXPECT_FALSE(placed->limits.tmp);
     ASSERT_EQ(placed->sources.size(), 1u);
     EXPECT_EQ(placed->sources[0].first, "p.toml");

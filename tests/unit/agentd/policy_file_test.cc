@@ -125,12 +125,13 @@ TEST_F(PolicyFileTest, LimitsOfLayeredPoliciesAreTheSmallerOfBoth) {
       << "name = \"b\"\n[limits]\nmemory = \"1G\"\nprocesses = 64\ncpu = 1\n";
   const auto policy = load(
       "name = \"x\"\nextends = [\"base\"]\n[limits]\nmemory = \"2G\"\nprocesses = 32\ncpu = 0.5\n"
-      "tmp = \"64M\"\nopen_files = 100\nrecords_per_second = 1000\n");
+      "tmp = \"64M\"\nfile_size = \"64K\"\nopen_files = 100\nrecords_per_second = 1000\n");
   ASSERT_TRUE(policy) << policy.error().what;
   EXPECT_EQ(policy->limits.memory, uint64_t{1} << 30);
   EXPECT_EQ(policy->limits.processes, 32u);
   EXPECT_EQ(policy->limits.cpu_milli, 500u);
   EXPECT_EQ(policy->limits.tmp, uint64_t{64} << 20);
+  EXPECT_EQ(policy->limits.file_size, 65536u);
   EXPECT_EQ(policy->limits.open_files, 100u);
   EXPECT_EQ(policy->limits.records_per_second, 1000u);
 }
@@ -147,6 +148,7 @@ TEST_F(PolicyFileTest, WrongLimitsNameThePlaceAndTheForm) {
   for (const char* bad : {"0", "0.001", "-1", "nan", "inf", "\"1\"", "1025"})
     refuses(head + "cpu = " + bad + "\n", "3:7", "'cpu' must be");
   refuses(head + "tmp = \"512K\"\n", "3:7", "'tmp'");
+  refuses(head + "file_size = \"63K\"\n", "3:13", "'file_size' must be a size from \"64K\" on");
   refuses(head + "open_files = 3\n", "3:14", "'open_files'");
   refuses(head + "records_per_second = 1\n", "3:22", "'records_per_second'");
   refuses(head + "disk = \"1G\"\n", "3:1", "unknown key 'disk'");

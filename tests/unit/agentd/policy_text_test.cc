@@ -42,6 +42,7 @@ class PolicyText : public testing::Test {
     EXPECT_EQ(again->limits.processes, compiled.limits.processes);
     EXPECT_EQ(again->limits.cpu_milli, compiled.limits.cpu_milli);
     EXPECT_EQ(again->limits.tmp, compiled.limits.tmp);
+    EXPECT_EQ(again->limits.file_size, compiled.limits.file_size);
     EXPECT_EQ(again->limits.open_files, compiled.limits.open_files);
     EXPECT_EQ(again->limits.records_per_second, compiled.limits.records_per_second);
   }
@@ -123,6 +124,7 @@ memory = "1536M"
 processes = 99
 cpu = 1.25
 tmp = "2G"
+file_size = "3M"
 open_files = 512
 records_per_second = 77
 )");
