@@ -80,7 +80,11 @@ uint64_t ProcessTable::image_started(int pid, uint64_t seq) {
   if (!read(pid, facts) || facts.image.first == 0) return facts.started;
   if (images_.size() >= kMaxImages) images_.clear();  // later calls of those have no exec
   images_[facts.image] = seq;
-  threads_.erase(pid);  // its next call finds the new image
+  if (const auto known = threads_.find(pid); known != threads_.end()) {
+    known->second.started = facts.started;
+    known->second.parent = facts.parent;
+    known->second.exec = seq;
+  }
   return facts.started;
 }
 
