@@ -207,14 +207,13 @@ Status import_environment(const toml::table& table, ImportDraft& draft) {
 
 }  // namespace
 
-Status import_codex(const std::string& text, const std::string& place, ImportDraft& draft) {
-  const toml::parse_result parsed = toml::parse(std::string_view(text), std::string_view(place));
-  if (!parsed) {
-    const auto& at = parsed.error().source().begin;
-    return fail("line " + std::to_string(at.line) + ", column " + std::to_string(at.column) + ": " +
-                std::string(parsed.error().description()));
-  }
-  const toml::table& top = parsed.table();
+Status import_codex(const std::string& text, const std::string& /*place*/, ImportDraft& draft) {
+  TomlFault fault;
+  const auto parsed = parse_toml(text, fault);
+  if (!parsed)
+    return fail("line " + std::to_string(fault.at.line) + ", column " +
+                std::to_string(fault.at.column) + ": " + fault.what);
+  const toml::table& top = *parsed;
   const toml::node* chosen = top.get("default_permissions");
   const toml::node* profiles = top.get("permissions");
   if (chosen != nullptr && top.get("sandbox_mode") == nullptr) {

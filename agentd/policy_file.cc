@@ -11,11 +11,11 @@
 #include <map>
 #include <unordered_set>
 
-#include "agentd/duration.h"
 #include "agentd/limits_file.h"
 #include "agentd/policy_catalogue.h"
 #include "agentd/redact_file.h"
 #include "agentd/risk_file.h"
+#include "agentd/rule_file.h"
 #include "agentd/rule_order.h"
 #include "agentd/sandbox_file.h"
 #include "agentd/toml_reader.h"
@@ -26,11 +26,14 @@ namespace {
 
 namespace fs = std::filesystem;
 using kernel::Rule;
+using Texts = boost::container::small_vector<std::string_view, 8>;
 
 constexpr size_t kMaxExtendsDepth = 8;
 constexpr size_t kMaxSetDepth = 16;
 constexpr size_t kMaxExpanded = 65536;
 constexpr size_t kMaxTools = 1024;
+
+bool plain(std::string_view item) { return item.empty() || (item[0] != '@' && item[0] != '~'); }
 
 // One compilation: the top file and everything it extends.
 class Compiler {
@@ -48,21 +51,23 @@ class Compiler {
   CompiledPolicy take() { return std::move(out_); }
 
  private:
+  Status add_tables(TomlFile& file, const toml::table& table, size_t depth);
   void add_sets(TomlFile& file, const toml::node* node);
   void add_zones(TomlFile& file, const toml::node* node);
   void add_rules(TomlFile& file, const toml::node* node);
   void add_tools(TomlFile& file, const toml::node* node);
   void read_tools(TomlFile& file, TableReader& reader, Rule& rule);
   void add_rule(TomlFile& file, const toml::table& table);
-  void read_verbs(TomlFile& file, TableReader& reader, Rule& rule);
   void read_endpoints(TomlFile& file, TableReader& reader, Rule& rule);
-  void read_terms(TomlFile& file, TableReader& reader, Rule& rule);
   // Replaces "@set" by its members, "@workspace" and "~" by directories.
   std::vector<std::string> expand(TomlFile& file, const toml::source_region& at,
                                   std::vector<std::string> items, size_t depth = 0);
   std::string expand_directory(std::string text) const;
+  // The same without a copy where there is nothing to replace; else views into `out`.
+  Texts expand(TomlFile& file, const toml::source_region& at, const Texts& items,
+               std::vector<std::string>& out);
   std::vector<kernel::PathPattern> paths(TomlFile& file, const toml::source_region& at,
-                                         std::vector<std::string> items);
+                                         const Texts& items);
 
   const PolicyContext& context_;
   const Layer layer_ = Layer::kVendor;
@@ -85,10 +90,6 @@ void each_table(TomlFile& file, const toml::node* node, const char* name, F&& f)
   for (const toml::node& item : *array) f(*item.as_table());
 }
 
-std::string line_of(const TomlFile& file, const toml::table& table) {
-  return file.path + ":" + std::to_string(table.source().begin.line);
-}
-
 std::string Compiler::expand_directory(std::string text) const {
   const std::pair<std::string_view, const std::string&> kMarks[] = {
       {"@workspace", context_.workspace}, {"~", context_.home}};
@@ -102,9 +103,6 @@ std::string Compiler::expand_directory(std::string text) const {
 
 std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_region& at,
                                           std::vector<std::string> items, size_t depth) {
-  const auto plain = [](const std::string& item) {
-    return item.empty() || (item[0] != '@' && item[0] != '~');
-  };
   if (std::all_of(items.begin(), items.end(), plain)) return items;
   std::vector<std::string> out;
   if (depth > kMaxSetDepth) {
@@ -134,12 +132,20 @@ std::vector<std::string> Compiler::expand(TomlFile& file, const toml::source_reg
   return out;
 }
 
+Texts Compiler::expand(TomlFile& file, const toml::source_region& at, const Texts& items,
+                       std::vector<std::string>& out) {
+  if (std::all_of(items.begin(), items.end(), plain)) return items;
+  out = expand(file, at, std::vector<std::string>(items.begin(), items.end()));
+  return {out.begin(), out.end()};
+}
+
 std::vector<kernel::PathPattern> Compiler::paths(TomlFile& file, const toml::source_region& at,
-                                                 std::vector<std::string> items) {
+                                                 const Texts& items) {
   std::vector<kernel::PathPattern> out;
-  const std::vector<std::string> texts = expand(file, at, std::move(items));
+  std::vector<std::string> expanded;
+  const Texts texts = expand(file, at, items, expanded);
   out.reserve(texts.size());
-  for (const std::string& text : texts) {
+  for (const std::string_view text : texts) {
     auto pattern = kernel::PathPattern::parse(text);
     if (!pattern) {
       file.complain(at, pattern.error().what);
@@ -158,7 +164,7 @@ void Compiler::add_sets(TomlFile& file, const toml::node* node) {
   for (const auto& [key, value] : *table) {
     const std::string name(key.str());
     std::vector<std::string> members;
-    if (!reader.texts(name.c_str(), members, Need::kRequired)) return;
+    if (!reader.texts(name, members, Need::kRequired)) return;
     if (name == "workspace" || name == "private")
       return file.complain(key.source(), "the sets 'workspace' and 'private' are built in");
     if (!sets_.emplace(name, std::move(members)).second) {
@@ -171,7 +177,8 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
   each_table(file, node, "zone", [&](const toml::table& table) {
     TableReader reader(file, table, "a [[zone]]");
     std::string name, origin_text;
-    std::vector<std::string> items, tags;
+    Texts items;
+    std::vector<std::string> tags;
     reader.text("name", name, Need::kRequired);
     const bool has_origin = reader.text("origin", origin_text, Need::kOptional);
     const bool has_secrecy = reader.texts("secrecy", tags, Need::kOptional);
@@ -180,7 +187,7 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
     if (file.error) return;
     if (!has_origin && !has_secrecy)
       return file.complain(table.source(), "a zone says an 'origin', a 'secrecy' or both");
-    kernel::Zone zone{name, {}, {}, line_of(file, table)};
+    kernel::Zone zone{name, {}, {}, file.line(table.source())};
     if (has_origin) {
       auto origin = kernel::Origin::parse(origin_text);
       if (!origin) return file.complain(reader.source("origin"), origin.error().what);
@@ -198,44 +205,17 @@ void Compiler::add_zones(TomlFile& file, const toml::node* node) {
   });
 }
 
-void Compiler::read_verbs(TomlFile& file, TableReader& reader, Rule& rule) {
-  constexpr std::pair<const char*, kernel::Effect> kKeys[] = {{"allow", kernel::Effect::kAllow},
-                                                              {"ask", kernel::Effect::kAsk},
-                                                              {"forbid", kernel::Effect::kForbid}};
-  std::vector<std::string> words;
-  const char* used = nullptr;
-  for (const auto& [key, effect] : kKeys) {
-    std::vector<std::string> found;
-    if (!reader.texts(key, found, Need::kOptional)) continue;
-    if (used != nullptr)
-      return file.complain(reader.source(key), "rule '" + rule.id + "' has '" + used + "' and '" +
-                                                   key + "'; it needs one, not both");
-    used = key;
-    words = std::move(found);
-    rule.effect = effect;
-  }
-  if (file.error) return;
-  if (used == nullptr)
-    return file.complain(reader.source("id"),
-                         "rule '" + rule.id + "' needs one of 'allow', 'ask' and 'forbid'");
-  for (const std::string& word : words) {
-    const auto verb = kernel::parse_verb(word);
-    if (!verb) return file.complain(reader.source(used), verb.error().what);
-    if (std::find(rule.verbs.begin(), rule.verbs.end(), *verb) == rule.verbs.end())
-      rule.verbs.push_back(*verb);
-  }
-  std::sort(rule.verbs.begin(), rule.verbs.end());
-}
-
 void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
-  std::vector<std::string> to;
+  Texts to;
+  std::vector<std::string> expanded;
   std::string via, origin;
   const bool has_to = reader.texts("to", to, Need::kOptional);
   const bool has_via = reader.text("via", via, Need::kOptional);
   const bool has_origin = reader.text("origin", origin, Need::kOptional);
   if (file.error) return;
-  if (has_to) to = expand(file, reader.source("to"), std::move(to));
-  for (const std::string& text : to) {
+  if (has_to) to = expand(file, reader.source("to"), to, expanded);
+  rule.endpoints.reserve(to.size());
+  for (const std::string_view text : to) {
     auto endpoint = kernel::EndpointPattern::parse(text);
     if (!endpoint) return file.complain(reader.source("to"), endpoint.error().what);
     if (has_via && endpoint->path)
@@ -256,32 +236,6 @@ void Compiler::read_endpoints(TomlFile& file, TableReader& reader, Rule& rule) {
     auto parsed = kernel::Origin::parse(origin);
     if (!parsed) return file.complain(reader.source("origin"), parsed.error().what);
     rule.origin = *std::move(parsed);
-  }
-}
-
-void Compiler::read_terms(TomlFile& file, TableReader& reader, Rule& rule) {
-  std::string ttl, deadline, durability;
-  uint64_t value = 0;
-  if (reader.text("ttl", ttl, Need::kOptional)) {
-    rule.ttl_ns = parse_duration(ttl);
-    if (!rule.ttl_ns)
-      return file.complain(reader.source("ttl"),
-                           "'ttl' must be like \"90s\", \"15m\", \"2h\" or \"7d\"");
-  }
-  if (reader.text("deadline", deadline, Need::kOptional)) {
-    rule.deadline_ns = parse_duration(deadline);
-    if (!rule.deadline_ns || *rule.deadline_ns > kernel::kMaxDeadline_ns)
-      return file.complain(reader.source("deadline"),
-                           "'deadline' must be like \"90s\" or \"5m\", at most \"1h\"");
-  }
-  if (reader.number("budget", value)) rule.budget = value;
-  if (reader.text("durability", durability, Need::kOptional)) {
-    if (durability != "ordered" && durability != "strict") {
-      return file.complain(reader.source("durability"),
-                           "'durability' is \"ordered\" or \"strict\"");
-    }
-    rule.durability =
-        durability == "strict" ? kernel::Durability::kStrict : kernel::Durability::kOrdered;
   }
 }
 
@@ -320,7 +274,8 @@ void Compiler::read_tools(TomlFile& file, TableReader& reader, Rule& rule) {
 void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   TableReader reader(file, table, "a [[rule]]");
   Rule rule;
-  std::vector<std::string> items, accept, clearance;
+  Texts items;
+  std::vector<std::string> accept, clearance;
   reader.text("id", rule.id, Need::kRequired);
   reader.text("why", rule.why, Need::kRequired);
   read_verbs(file, reader, rule);
@@ -340,7 +295,7 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
                                               "accept = [\"operator\", \"user\"]"
                                             : "a forbid rule takes no 'accept'"));
   }
-  if (has_paths) rule.paths = paths(file, reader.source("paths"), std::move(items));
+  if (has_paths) rule.paths = paths(file, reader.source("paths"), items);
   auto parsed = kernel::AcceptSet::parse(expand(file, reader.source("accept"), std::move(accept)));
   if (!parsed) return file.complain(reader.source("accept"), parsed.error().what);
   rule.accept = *std::move(parsed);
@@ -351,7 +306,7 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
     if (!cleared) return file.complain(at, cleared.error().what);
     rule.clearance = *std::move(cleared);
   }
-  rule.source = line_of(file, table);
+  rule.source = file.line(table.source());
   rule.layer = static_cast<uint8_t>(layer_);
   if (layer_ != Layer::kVendor) rule.id = kernel::layer_text(rule.layer) + (":" + rule.id);
   if (!ids_.insert(rule.id).second) {
@@ -393,13 +348,13 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
 Status Compiler::add_text(const fs::path& path, const std::string& text, size_t depth) {
   TomlFile file{path.string(), std::nullopt};
   if (layer_ == Layer::kVendor) out_.sources.emplace_back(path.string(), text);
-  // Without the path, of which every node would hold a counted reference.
-  const toml::parse_result parsed = toml::parse(std::string_view(text));
-  if (!parsed) {
-    return fail(file.place(parsed.error().source()) + ": " +
-                std::string(parsed.error().description()));
-  }
-  const toml::table& table = parsed.table();
+  TomlFault fault;
+  const auto table = parse_toml(text, fault);
+  if (!table) return fail(file.place(fault) + ": " + fault.what);
+  return add_tables(file, *table, depth);
+}
+
+Status Compiler::add_tables(TomlFile& file, const toml::table& table, size_t depth) {
   TableReader reader(file, table, "a policy");
   std::string name;
   std::vector<std::string> extends;
@@ -428,7 +383,7 @@ Status Compiler::add_text(const fs::path& path, const std::string& text, size_t 
   if (file.error) return *file.error;
   if (depth > kMaxExtendsDepth) return fail(file.path + ": 'extends' nested more than 8 deep");
   for (const std::string& base : extends) {
-    const fs::path found = find_extended(path, base);
+    const fs::path found = find_extended(file.path, base);
     if (found.empty()) {
       file.complain(reader.source("extends"),
                     "no policy '" + base + "' beside this file, above it or in the catalogue");

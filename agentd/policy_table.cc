@@ -33,7 +33,7 @@ class TableFile {
   Case read(const toml::table& table) {
     TableReader reader(file_, table, "a [[case]]");
     Case out;
-    out.place = file_.path + ":" + std::to_string(table.source().begin.line);
+    out.place = file_.line(table.source());
     reader.text("why", out.why, Need::kRequired);
     reader.text("expect", out.expect, Need::kRequired);
     reader.text("rule", out.rule, Need::kOptional);
@@ -165,12 +165,10 @@ Result<std::vector<CaseResult>> run_policy_table(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   TomlFile file{path, std::nullopt};
-  const toml::parse_result parsed = toml::parse(std::string_view(text), std::string_view(path));
-  if (!parsed) {
-    return fail(file.place(parsed.error().source()) + ": " +
-                std::string(parsed.error().description()));
-  }
-  const toml::table& table = parsed.table();
+  TomlFault fault;
+  const auto parsed = parse_toml(text, fault);
+  if (!parsed) return fail(file.place(fault) + ": " + fault.what);
+  const toml::table& table = *parsed;
   for (const auto& [key, node] : table) {
     if (key.str() != "policy" && key.str() != "case")
       return fail(file.place(key.source()) + ": unknown key '" + std::string(key.str()) +

@@ -70,7 +70,7 @@ class ToolReader {
     reader.done();
     if (file_.error) return out;
     out.cwd = paths(reader.source("cwd"), cwd);
-    out.source = file_.path + ":" + std::to_string(table.source().begin.line);
+    out.source = file_.line(table.source());
     if (out.name.empty() || out.parts.size() > kernel::kMaxToolParts ||
         out.env.size() > kernel::kMaxToolParts)
       file_.complain(table.source(), "a tool has a name, and at most 64 arguments and variables");

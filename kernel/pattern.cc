@@ -174,9 +174,9 @@ Result<PathPattern> PathPattern::parse(std::string_view text) {
   out.text_ = text;
   const bool subtree = text.ends_with("/**");
   const std::string_view head = subtree ? text.substr(0, text.size() - 3) : text;
-  if (head.find_first_of("*?") != std::string_view::npos) {
+  if (const size_t wild = text.find_first_of("*?"); wild < head.size()) {
     out.shape_ = Shape::kGlob;
-    out.head_ = static_cast<uint16_t>(text.rfind('/', text.find_first_of("*?")));
+    out.head_ = static_cast<uint16_t>(text.rfind('/', wild));
     out.tail_ = static_cast<uint16_t>(text.size() - 1 - text.find_last_of("*?"));
   } else if (subtree) {
     out.shape_ = Shape::kSubtree;
