@@ -1,5 +1,6 @@
 #include "agentd/policy_file.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "agentd/risk_file.h"
 #include "agentd/rule_file.h"
 #include "agentd/rule_order.h"
+#include "agentd/rule_pieces.h"
 #include "agentd/sandbox_file.h"
 #include "agentd/toml_reader.h"
 #include "agentd/tool_file.h"
@@ -38,10 +40,12 @@ bool plain(std::string_view item) { return item.empty() || (item[0] != '@' && it
 // One compilation: the top file and everything it extends.
 class Compiler {
  public:
-  explicit Compiler(const PolicyContext& context) : context_(context) {}
+  Compiler(const PolicyContext& context, size_t piece_bytes)
+      : context_(context), piece_bytes_(piece_bytes) {}
   // Goes on with what the layers above have made.
-  Compiler(const PolicyContext& context, CompiledPolicy above, Layer layer)
+  Compiler(const PolicyContext& context, size_t piece_bytes, CompiledPolicy above, Layer layer)
       : context_(context),
+        piece_bytes_(piece_bytes),
         layer_(layer),
         out_(std::move(above)),
         layer_begin_(out_.policy.rules.size()) {}
@@ -49,12 +53,14 @@ class Compiler {
   Status add_file(const fs::path& path, size_t depth);
   Status add_text(const fs::path& path, const std::string& text, size_t depth);
   CompiledPolicy take() { return std::move(out_); }
+  bool has_cut() const { return has_cut_; }
 
  private:
-  Status add_tables(TomlFile& file, const toml::table& table, size_t depth);
+  Status add_tables(TomlFile& file, const toml::table& table, const RuleCut* cut, size_t depth);
   void add_sets(TomlFile& file, const toml::node* node);
   void add_zones(TomlFile& file, const toml::node* node);
-  void add_rules(TomlFile& file, const toml::node* node);
+  void add_rules(TomlFile& file, const toml::node* node, const RuleCut* cut);
+  void add_pieces(TomlFile& file, const RuleCut& cut);
   void add_tools(TomlFile& file, const toml::node* node);
   void read_tools(TomlFile& file, TableReader& reader, Rule& rule);
   void add_rule(TomlFile& file, const toml::table& table);
@@ -70,6 +76,8 @@ class Compiler {
                                          const Texts& items);
 
   const PolicyContext& context_;
+  const size_t piece_bytes_;
+  bool has_cut_ = false;  // some file: what is wrong with it must be told by reading it whole
   const Layer layer_ = Layer::kVendor;
   CompiledPolicy out_;
   const size_t layer_begin_ = 0;  // the layer's first rule
@@ -324,13 +332,34 @@ void Compiler::add_rule(TomlFile& file, const toml::table& table) {
   out_.policy.rules.push_back(std::move(rule));
 }
 
-void Compiler::add_rules(TomlFile& file, const toml::node* node) {
+void Compiler::add_pieces(TomlFile& file, const RuleCut& cut) {
+  const size_t kept = std::exchange(file.lines_kept, 0), left_out = file.lines_left_out;
+  for (const RulePiece& piece : cut.pieces) {
+    if (file.error) break;
+    TomlFault fault;
+    const auto table = parse_toml(piece.text, fault);
+    if (!table || table->size() != 1) {
+      file.error = fail(file.path + ": not of pieces");
+      break;
+    }
+    file.lines_left_out = piece.lines_before;
+    each_table(file, table->get("rule"), "rule", [&](const toml::table& rule) {
+      if (!file.error) add_rule(file, rule);
+    });
+  }
+  file.lines_kept = kept;
+  file.lines_left_out = left_out;
+}
+
+void Compiler::add_rules(TomlFile& file, const toml::node* node, const RuleCut* cut) {
   const size_t own = out_.policy.rules.size();
   if (node != nullptr && node->is_array()) {
-    const size_t all = std::min(own + node->as_array()->size(), kernel::kMaxRules);
+    const size_t count = cut != nullptr ? cut->rules : node->as_array()->size();
+    const size_t all = std::min(own + count, kernel::kMaxRules);
     out_.policy.rules.reserve(all);
     ids_.reserve(all);
   }
+  if (cut != nullptr) add_pieces(file, *cut);
   each_table(file, node, "rule", [&](const toml::table& table) {
     if (!file.error) add_rule(file, table);
   });
@@ -348,13 +377,21 @@ Status Compiler::add_file(const fs::path& path, size_t depth) {
 Status Compiler::add_text(const fs::path& path, const std::string& text, size_t depth) {
   TomlFile file{path.string(), std::nullopt};
   if (layer_ == Layer::kVendor) out_.sources.emplace_back(path.string(), text);
+  const std::optional<RuleCut> cut = cut_rules(text, piece_bytes_);
+  if (cut) {
+    has_cut_ = true;
+    file.lines_kept = cut->head_lines;
+    file.lines_left_out = cut->piece_lines;
+  }
   TomlFault fault;
-  const auto table = parse_toml(text, fault);
+  const auto table = parse_toml(cut ? cut->rest : text, fault);
   if (!table) return fail(file.place(fault) + ": " + fault.what);
-  return add_tables(file, *table, depth);
+  if (cut && !cut->holds(*table)) return fail(file.path + ": not of pieces");
+  return add_tables(file, *table, cut ? &*cut : nullptr, depth);
 }
 
-Status Compiler::add_tables(TomlFile& file, const toml::table& table, size_t depth) {
+Status Compiler::add_tables(TomlFile& file, const toml::table& table, const RuleCut* cut,
+                            size_t depth) {
   TableReader reader(file, table, "a policy");
   std::string name;
   std::vector<std::string> extends;
@@ -395,7 +432,7 @@ Status Compiler::add_tables(TomlFile& file, const toml::table& table, size_t dep
   add_sets(file, sets);
   add_zones(file, zones);
   add_tools(file, tools);
-  add_rules(file, rules);
+  add_rules(file, rules, cut);
   read_sandbox(
       file, sandbox, [&](const std::string& directory) { return expand_directory(directory); },
       out_);
@@ -403,6 +440,21 @@ Status Compiler::add_tables(TomlFile& file, const toml::table& table, size_t dep
   read_risk(file, risk, out_.policy.risk);
   read_redaction(file, redact, out_.redact);
   return file.error ? Status(*file.error) : ok();
+}
+
+// `make` gives a compiler for pieces of that size, `add` what it compiles.
+template <typename Make, typename Add>
+Result<CompiledPolicy> compile(size_t piece_bytes, const Make& make, const Add& add) {
+  Compiler compiler = make(piece_bytes);
+  Status added = add(compiler);
+  if (!added && compiler.has_cut()) return compile(SIZE_MAX, make, add);
+  CG_CHECK(added);
+  // The trees of the pieces leave small holes among the rules; whoever allocates next would fill
+  // them.
+  if (compiler.has_cut()) ::malloc_trim(size_t{1} << 20);
+  CompiledPolicy out = compiler.take();
+  CG_CHECK(kernel::validate(out.policy));
+  return out;
 }
 
 }  // namespace
@@ -413,31 +465,32 @@ Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext&
   if (error)
     return fail("policy " + path + ": " + error.message() +
                 "; name an existing file with --policy");
-  Compiler compiler(context);
-  CG_CHECK(compiler.add_file(real, 0));
-  CompiledPolicy out = compiler.take();
+  CG_TRY(CompiledPolicy out,
+         compile(
+             kPieceBytes, [&](size_t bytes) { return Compiler(context, bytes); },
+             [&](Compiler& compiler) { return compiler.add_file(real, 0); }));
   out.layer_files.push_back(real.string());
-  CG_CHECK(kernel::validate(out.policy));
   return out;
 }
 
 Result<CompiledPolicy> compile_policy(const std::string& path, const std::string& text,
-                                      const PolicyContext& context) {
+                                      const PolicyContext& context, size_t piece_bytes) {
   std::error_code error;
-  Compiler compiler(context);
-  CG_CHECK(compiler.add_text(fs::weakly_canonical(path, error), text, 0));
-  CompiledPolicy out = compiler.take();
+  const fs::path place = fs::weakly_canonical(path, error);
+  CG_TRY(CompiledPolicy out,
+         compile(
+             piece_bytes, [&](size_t bytes) { return Compiler(context, bytes); },
+             [&](Compiler& compiler) { return compiler.add_text(place, text, 0); }));
   out.layer_files.push_back(path);
-  CG_CHECK(kernel::validate(out.policy));
   return out;
 }
 
 Status add_layer(CompiledPolicy& to, Layer layer, const std::string& path, const std::string& text,
                  const PolicyContext& context) {
-  Compiler compiler(context, to, layer);
-  CG_CHECK(compiler.add_text(path, text, 0));
-  CompiledPolicy out = compiler.take();
-  CG_CHECK(kernel::validate(out.policy));
+  CG_TRY(CompiledPolicy out,
+         compile(
+             kPieceBytes, [&](size_t bytes) { return Compiler(context, bytes, to, layer); },
+             [&](Compiler& compiler) { return compiler.add_text(path, text, 0); }));
   out.layer_files.resize(static_cast<size_t>(layer));  // one that is not there has no name
   out.layer_files.push_back(path);
   to = std::move(out);

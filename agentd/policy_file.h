@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "agentd/limits.h"
-#include "supervisor/redaction.h"
 #include "kernel/policy.h"
 #include "kernel/result.h"
+#include "supervisor/redaction.h"
 
 namespace certgate::agentd {
 
@@ -45,13 +45,18 @@ struct CompiledPolicy {
   std::vector<std::string> layer_files;  // what was compiled, the first layer's file first
 };
 
+inline constexpr size_t kPieceBytes = 8192;
+
 // Below the first: rules and limits only (policy_layers.h).
 enum class Layer : uint8_t { kVendor, kAdmin, kProject };
 
 Result<CompiledPolicy> load_policy(const std::string& path, const PolicyContext& context);
-// The same of a text, as if it were read at `path` (what it extends is looked for from there).
+// The same of a text, as if it were read at `path` (what it extends is looked for from there). What
+// comes of it is the same whatever the size of the pieces (rule_pieces.h) that a larger one is
+// compiled in.
 Result<CompiledPolicy> compile_policy(const std::string& path, const std::string& text,
-                                      const PolicyContext& context);
+                                      const PolicyContext& context,
+                                      size_t piece_bytes = kPieceBytes);
 // One layer below the first, added to the compiled ones: `text` is what was read at `path`.
 Status add_layer(CompiledPolicy& to, Layer layer, const std::string& path, const std::string& text,
                  const PolicyContext& context);

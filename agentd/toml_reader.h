@@ -46,17 +46,20 @@ std::optional<toml::table> parse_toml(std::string_view text, TomlFault& fault);
 
 enum class Need : uint8_t { kOptional, kRequired };
 
-// One file being read; keeps the first error.
+// One file being read; keeps the first error. Of a text that was taken out of it, `lines_left_out`
+// lines of the file come after its first `lines_kept`.
 struct TomlFile {
   std::string path;
   std::optional<Error> error;
+  size_t lines_kept = 0, lines_left_out = 0;
 
   std::string line(const toml::source_region& at) const {
+    const size_t line = at.begin.line;
     std::string out;
     out.reserve(path.size() + 11);  // rules are many
     out += path;
     out += ':';
-    return out += std::to_string(at.begin.line);
+    return out += std::to_string(line > lines_kept ? line + lines_left_out : line);
   }
   std::string place(const toml::source_region& at) const {
     return line(at) + ":" + std::to_string(at.begin.column);

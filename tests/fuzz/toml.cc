@@ -1,5 +1,5 @@
 // Policy files: whatever the bytes, an error that names the place, or a policy that is valid,
-// canonical and the same every time.
+// canonical and the same every time, also when it is compiled in pieces.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -63,7 +63,13 @@ void laws_of(const agentd::CompiledPolicy& compiled) {
 FUZZ_TARGET(toml) {
   static const Workshop workshop;
   static const agentd::PolicyContext context{"/ws/project", "/home/agent"};
-  const std::string path = workshop.write(fuzz::Bytes(data, size).rest());
+  const std::string text = fuzz::Bytes(data, size).rest();
+  const std::string path = workshop.write(text);
+  const auto whole = agentd::compile_policy(path, text, context, SIZE_MAX);
+  const auto pieces = agentd::compile_policy(path, text, context, 0);
+  CG_LAW(static_cast<bool>(whole) == static_cast<bool>(pieces));
+  CG_LAW(whole ? whole->policy.digest() == pieces->policy.digest()
+               : whole.error().what == pieces.error().what);
   const auto compiled = agentd::load_policy(path, context);
   if (!compiled) {
     CG_LAW(!compiled.error().what.empty());
@@ -72,8 +78,8 @@ FUZZ_TARGET(toml) {
   laws_of(*compiled);
   const auto again = agentd::load_policy(path, context);
   CG_LAW(again && again->policy.digest() == compiled->policy.digest());
-  const std::string text = agentd::effective_text(*compiled);
-  const auto effective = agentd::load_policy(workshop.write(text), context);
+  const std::string written = agentd::effective_text(*compiled);
+  const auto effective = agentd::load_policy(workshop.write(written), context);
   CG_LAW(effective && effective->policy.digest() == compiled->policy.digest());
   return 0;
 }
