@@ -4,6 +4,7 @@ usage: labels.py --certgate build/bin/certgate
 """
 
 import argparse
+import ctypes
 import mmap
 import os
 import pathlib
@@ -241,15 +242,25 @@ def protected(checks, place, holds):
 TABLE_HEADER, SLOT = 64, struct.Struct("<QQqII")   # supervisor/label_format.h: fsid, ino, birth, label, check
 
 
+def birth_of(path):
+    """In nanoseconds: inode numbers come again, and the store remembers files that are gone."""
+    room = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(None, use_errno=True).statx(-100, os.fsencode(path), 0, 0x800, room) != 0:   # STATX_BTIME
+        raise OSError(ctypes.get_errno(), f"statx {path}")
+    seconds, nanoseconds = struct.unpack_from("<qI", room, 80)
+    return seconds * 1_000_000_000 + nanoseconds
+
+
 class DamagedSlot:
     """One bit of the label table differs, where a file's label is: as a disk may do it."""
 
-    def __init__(self, host, ino):
+    def __init__(self, host, path):
         places = (pathlib.Path(pwd.getpwuid(host.uid).pw_dir) / ".local/state/certgate-labels", pathlib.Path(f"/var/tmp/certgate-labels-{host.uid}"))
         self.file = next(open(p / "labels.tab", "r+b") for p in places if (p / "labels.tab").exists())
         self.map = mmap.mmap(self.file.fileno(), 0)
         slots = SLOT.iter_unpack(memoryview(self.map)[TABLE_HEADER:])
-        self.at = next((TABLE_HEADER + i * SLOT.size + SLOT.size - 1 for i, s in enumerate(slots) if s[1] == ino and s[3] != 0), None)
+        file = (path.stat().st_ino, birth_of(path))
+        self.at = next(TABLE_HEADER + i * SLOT.size + SLOT.size - 1 for i, s in enumerate(slots) if s[1:3] == file and s[3] != 0)
 
     def __enter__(self):
         self.map[self.at] ^= 1
@@ -269,7 +280,7 @@ def damaged(checks, place):
     calls = {"read": "open('scratch/file')", "write": "open('scratch/file', 'r+')", "exec": "os.execv('scratch/file', ['file'])",
              "attribute": "os.getxattr('scratch/file', 'user.note')"}
     tries = "".join(f"try: {call}\nexcept OSError as e: print('{what}', e.errno)\n" for what, call in calls.items())
-    with DamagedSlot(place.host, (workspace / "scratch/file").stat().st_ino):
+    with DamagedSlot(place.host, workspace / "scratch/file"):
         out = place.run(workspace, tries + "open('other').read(); print('other')\n" + CLEAN_ONLY)
         checks.check(out.stdout.split() == [w for what in calls for w in (what, "5")] + ["other"] and (workspace / "proof").exists(),
                      "of a file whose label cannot be known nothing is done; the agent goes on untainted", out.stdout + out.stderr)
