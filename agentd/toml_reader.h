@@ -166,7 +166,7 @@ class TableReader {
     bool taken;
   };
   static constexpr size_t kMaxText = 4096;
-  static constexpr size_t kMaxItems = 4096;
+  static constexpr size_t kMaxItems = 65536;  // as many as sets can stand for
   static constexpr size_t kUsualKeys = 24;
 
   static std::string quoted(std::string_view key) { return "'" + std::string(key) + "'"; }

@@ -12,11 +12,13 @@ inline constexpr size_t kMaxCborItems = 4096;
 // Item by item; false when the next one is not of the subset, or too deep.
 class CborCopy {
  public:
-  CborCopy(const uint8_t* data, size_t size) : data_(data), size_(size), in_(data, size) {}
+  // `most` items; of what we have made ourselves, as many as there are bytes.
+  CborCopy(const uint8_t* data, size_t size, size_t most = kMaxCborItems)
+      : data_(data), size_(size), most_(most), in_(data, size) {}
 
   bool item(int depth = 0) {
     const size_t at = out_.data().size();  // canonical: as many bytes written as read
-    if (at >= size_ || depth > kMaxCborDepth || ++items_ > kMaxCborItems) return false;
+    if (at >= size_ || depth > kMaxCborDepth || ++items_ > most_) return false;
     switch (data_[at] >> 5) {
       case 0:
         return keep(in_.unsigned_int(), [&](uint64_t v) { out_.unsigned_int(v); });
@@ -28,12 +30,12 @@ class CborCopy {
         return keep(in_.text(size_), [&](const auto& v) { out_.text(v); });
       case 4: {
         size_t count = 0;
-        return keep(in_.array(kMaxCborItems), [&](size_t v) { out_.array(count = v); }) &&
+        return keep(in_.array(most_), [&](size_t v) { out_.array(count = v); }) &&
                items(count, depth);
       }
       case 5: {
         size_t count = 0;
-        return keep(in_.map(kMaxCborItems), [&](size_t v) { out_.map(count = v); }) &&
+        return keep(in_.map(most_), [&](size_t v) { out_.map(count = v); }) &&
                items(2 * count, depth);
       }
       case 7:
@@ -61,7 +63,7 @@ class CborCopy {
   }
 
   const uint8_t* data_;
-  size_t size_, items_ = 0;
+  size_t size_, most_, items_ = 0;
   kernel::CborReader in_;
   kernel::CborWriter out_;
 };

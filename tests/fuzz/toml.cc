@@ -54,7 +54,7 @@ void laws_of(const agentd::CompiledPolicy& compiled) {
   }
   // The canonical form is one item of our CBOR, and no second one.
   const std::vector<uint8_t> bytes = policy.canonical();
-  fuzz::CborCopy copy(bytes.data(), bytes.size());
+  fuzz::CborCopy copy(bytes.data(), bytes.size(), bytes.size());
   CG_LAW(copy.item() && copy.done() && copy.written() == bytes);
 }
 
