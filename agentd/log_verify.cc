@@ -1,5 +1,8 @@
 #include "agentd/log_verify.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <map>
@@ -105,7 +108,14 @@ Status Verifier::check_signatures() {
   if (!expected_key_.empty() && key->text() != expected_key_) {
     return no("key.pub", "it is " + key->text() + ", not the key that was asked for");
   }
-  if (!snapshot_.published()) return no("log/checkpoint", "missing");
+  if (!snapshot_.published()) {
+    // A log that is being made has its first checkpoint.last already, and its private key last.
+    const auto last = snapshot_.last() ? open_checkpoint(*snapshot_.last(), *key)
+                                       : Result<Checkpoint>(fail("none"));
+    const bool begun = last && last->size == 0 && snapshot_.paths().empty() &&
+                       ::faccessat(snapshot_.dir(), "key", F_OK, 0) != 0;
+    return no("log/checkpoint", std::string("missing") + (begun ? kInterrupted : ""));
+  }
   if (!snapshot_.last()) return no("checkpoint.last", "missing");
   const Result<Checkpoint> shown = open_checkpoint(*snapshot_.published(), *key);
   if (!shown) return no("log/checkpoint", shown.error().what);

@@ -77,7 +77,7 @@ class Both:
     def __init__(self, host, files=(), timeout=TIMEOUT):
         self.host, self.timeout = host, timeout
         self.files = files   # copied into every workspace: nothing else of ours is visible inside
-        self.state = host.state(f"state-compat-{len(files)}")
+        self.state = host.state(f"state-compat-{len(files)}-{timeout}")
 
     def workspace(self, name):
         path = self.host.base / ("ws-" + re.sub(r"\W+", "-", name))
@@ -208,7 +208,9 @@ def main():
         print(f"== certgate {host.name}, agent uid {host.uid}")
         try:
             both = Both(host)
-            compare_programs(checks, both, [row for row in rows if chosen(row[0])])
+            compare_programs(checks, both, [row for row in rows if chosen(row[0]) and row not in programs.LONG])
+            if args.long:
+                compare_programs(checks, Both(host, timeout=LONG_TIMEOUT), [row for row in programs.LONG if chosen(row[0])])
             if chosen("strace"):
                 strace_is_refused_clearly(checks, both)
             if chosen("npm registry"):

@@ -153,6 +153,24 @@ TEST_F(LogVerifyTest, AnOlderOrAForeignCheckpointIsANo) {
   EXPECT_TRUE(verdict().starts_with("no: log/checkpoint: ")) << verdict();
 }
 
+TEST_F(LogVerifyTest, ALogThatIsBeingMadeIsSaidToBeAndNoOtherOne) {
+  opened();
+  const std::string empty = read(state_ + "/checkpoint.last");
+  fs::remove(state_ + "/log/checkpoint");
+  EXPECT_EQ(verdict(), "no: log/checkpoint: missing");
+  fs::remove(state_ + "/key");
+  EXPECT_EQ(verdict(),
+            "no: log/checkpoint: missing (what an interrupted append leaves goes away at the next "
+            "start)");
+  make(3);
+  EXPECT_EQ(verdict(), "yes");
+  fs::remove(state_ + "/log/checkpoint");
+  fs::remove(state_ + "/key");
+  EXPECT_EQ(verdict(), "no: log/checkpoint: missing");
+  write(state_ + "/checkpoint.last", empty);  // there are records: somebody says there were none
+  EXPECT_EQ(verdict(), "no: log/checkpoint: missing");
+}
+
 // LogStore would not seal these; the verifier does not rely on it.
 TEST_F(LogVerifyTest, ARunWithAHoleATwinOrALateRecordIsANo) {
   const auto kStop = kernel::RecordKind::kStop;
