@@ -207,7 +207,7 @@ Status import_environment(const toml::table& table, ImportDraft& draft) {
 
 }  // namespace
 
-Status import_codex(const std::string& text, const std::string& /*place*/, ImportDraft& draft) {
+Status import_codex(const std::string& text, ImportDraft& draft) {
   TomlFault fault;
   const auto parsed = parse_toml(text, fault);
   if (!parsed)

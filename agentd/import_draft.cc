@@ -270,7 +270,7 @@ Result<Imported> import_policy(std::string_view from, const std::string& text,
   Status read = fail("no importer '" + std::string(from) + "'; known are: " + kImporters);
   if (from == "sandbox-runtime") read = import_sandbox_runtime(text, draft);
   if (from == "claude-code") read = import_claude_code(text, draft);
-  if (from == "codex") read = import_codex(text, place, draft);
+  if (from == "codex") read = import_codex(text, draft);
   if (!read) return fail(place + ": " + read.error().what);
   return draft.take();
 }

@@ -68,6 +68,6 @@ class ImportDraft {
 // The importers, each in its file.
 Status import_sandbox_runtime(const std::string& text, ImportDraft& draft);
 Status import_claude_code(const std::string& text, ImportDraft& draft);
-Status import_codex(const std::string& text, const std::string& place, ImportDraft& draft);
+Status import_codex(const std::string& text, ImportDraft& draft);
 
 }  // namespace certgate::agentd

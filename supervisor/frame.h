@@ -5,7 +5,7 @@
 //   for (Frame f = reader.next(); f.state == Frame::kOk; f = reader.next()) use(f.data, f.size);
 //
 // Length is 1 to kMaxRecordBytes: a length of zero is the end, as what is reserved for further
-// frames reads as zeros. Only zeros follow it once nobody appends any more (only_zeros).
+// frames reads as zeros. Anything else behind it is of an append that has not finished.
 #pragma once
 
 #include <cstddef>
